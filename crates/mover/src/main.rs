@@ -1,0 +1,2 @@
+//! The program in the Job pod: backup, restore, delete.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The operator: watches policies, backups and restores, and acts on them.

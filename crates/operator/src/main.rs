@@ -1,0 +1,2 @@
+//! The operator: watches policies, backups and restores, and acts on them.
+fn main() {}

@@ -1,0 +1,2 @@
+//! Set-up, checks, test cluster, image and demo.
+fn main() {}
