@@ -1,1 +1,37 @@
-//! The contract between the operator and the mover: Request, Report, exit codes.
+//! The contract between the operator and the mover.
+//!
+//! The operator hands the mover a [`Request`] in the environment variable [`REQUEST_ENV`]; the
+//! mover leaves a [`Report`] at [`TERMINATION_LOG`] and ends with an [`ExitCode`]. Nothing else
+//! passes between them: the mover talks to no Kubernetes API.
+//!
+//! Both sides come from one image, but a Job outlives an upgrade of the operator: a reader refuses
+//! a [`PROTOCOL_VERSION`] it does not know instead of guessing.
+
+mod exit;
+mod location;
+mod report;
+mod request;
+
+pub use exit::{ExitCode, FailureReason};
+pub use location::{InvalidLocation, Location};
+pub use report::{
+    BackupReport, DeleteFailure, DeleteReport, Failure, InvalidReport, MAX_REPORT_BYTES, Outcome,
+    PathSample, Report, RestoreReport,
+};
+pub use request::{
+    BackupTask, DeleteItem, DeleteTask, ExpectedArchive, InvalidRequest, Request, RestoreTask,
+    RunId, StorageTarget, Task,
+};
+
+/// Version of [`Request`] and [`Report`]; raised when a reader of the old one would misread the new.
+pub const PROTOCOL_VERSION: u32 = 1;
+/// Environment variable that carries the [`Request`] as JSON.
+pub const REQUEST_ENV: &str = "TIDELOCK_REQUEST";
+/// Where the mover leaves its [`Report`]; the kubelet copies it into the pod's status.
+pub const TERMINATION_LOG: &str = "/dev/termination-log";
+/// Where the source volume is mounted, read-only.
+pub const SOURCE_PATH: &str = "/source";
+/// Where the storage volume is mounted.
+pub const STORAGE_PATH: &str = "/storage";
+/// Where the volume to restore into is mounted.
+pub const TARGET_PATH: &str = "/target";
