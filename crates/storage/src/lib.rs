@@ -1,1 +1,87 @@
 //! Where the bytes of a backup live.
+//!
+//! [`Storage`] is what a backup needs of a store: streamed put with atomic publication, ranged
+//! get, listing, deletion. [`Directory`] is a mounted volume; a bucket implements the same trait.
+
+mod directory;
+mod error;
+mod upload;
+
+use std::io::{Read, Write};
+use std::ops::Range;
+
+pub use directory::Directory;
+pub use error::{ErrorClass, StorageError, storage_error_in};
+
+/// A store of immutable objects under keys such as `shop/data/nightly.tar.gz`.
+///
+/// # Guarantees
+/// - An object is visible under its key whole or not at all: [`Upload::commit`] publishes it in
+///   one step, and what it acknowledged survives a crash.
+/// - No key leads outside the store; a key with an empty part, `.`, `..`, a part that starts with
+///   `.`, or a control character is refused as [`ErrorClass::InvalidKey`].
+/// - Every `io::Error` of a reader or an [`Upload`] carries a [`StorageError`]; see
+///   [`storage_error_in`].
+pub trait Storage: Send + Sync {
+    /// Starts writing the object `key` for the run `run`; nothing shows under `key` until
+    /// [`Upload::commit`].
+    ///
+    /// `run` marks what the upload leaves behind when its process dies, so that [`Self::sweep`]
+    /// finds it.
+    fn put<'a>(&'a self, key: &str, run: &str) -> Result<Box<dyn Upload + 'a>, StorageError>;
+
+    /// Reads `range` of the object, or all of it.
+    fn get(
+        &self,
+        key: &str,
+        range: Option<Range<u64>>,
+    ) -> Result<Box<dyn Read + Send>, StorageError>;
+
+    /// Size and version of the object; [`ErrorClass::NotFound`] when there is none.
+    fn head(&self, key: &str) -> Result<ObjectInfo, StorageError>;
+
+    /// Calls `visit` for every object whose key starts with `prefix`, in no set order.
+    ///
+    /// Unfinished uploads are not objects.
+    fn list(
+        &self,
+        prefix: &str,
+        visit: &mut dyn FnMut(&str, ObjectInfo) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError>;
+
+    /// Removes the object; true when there was one.
+    fn delete(&self, key: &str) -> Result<bool, StorageError>;
+
+    /// Removes what dead uploads of the run `run` left beside `key`; returns how many.
+    ///
+    /// Uploads of other runs are never touched.
+    fn sweep(&self, key: &str, run: &str) -> Result<u64, StorageError>;
+}
+
+/// An object that is being written. Dropping it without a commit discards it.
+pub trait Upload: Write {
+    /// Makes the object durable and publishes it under its key.
+    ///
+    /// # Errors
+    /// [`ErrorClass::AlreadyExists`] for [`Publish::New`] when the key is taken; the object that
+    /// has it is untouched.
+    fn commit(self: Box<Self>, publish: Publish) -> Result<ObjectInfo, StorageError>;
+}
+
+/// What a commit does when its key is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Publish {
+    /// The new object takes the place of the old one.
+    Replace,
+    /// The commit fails and the old object stays.
+    New,
+}
+
+/// What a store knows of an object without reading it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectInfo {
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Differs between any two objects that were ever published under one key.
+    pub version: String,
+}

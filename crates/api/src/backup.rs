@@ -1,0 +1,149 @@
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+use crate::common::{DeletionPolicy, Format, MoverSpec, Phase, StorageRef, TargetRef};
+use crate::policy::default_start_deadline;
+
+/// One backup of one PersistentVolumeClaim, made by a policy or by hand.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
+#[kube(
+    group = "tidelock.dev",
+    version = "v1alpha1",
+    kind = "Backup",
+    plural = "backups",
+    shortname = "bkp",
+    category = "tidelock",
+    namespaced,
+    status = "BackupStatus",
+    derive = "PartialEq",
+    doc = "Backup is one backup of one PersistentVolumeClaim, made by a BackupPolicy or by hand.",
+    printcolumn(name = "PVC", type_ = "string", json_path = ".status.pvcName", description = "The PersistentVolumeClaim that was backed up"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase", description = "Where it stands"),
+    printcolumn(name = "Status", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", description = "Why it stands there"),
+    printcolumn(name = "Size", type_ = "string", json_path = ".status.size.stored", description = "Size of the archive"),
+    printcolumn(name = "Files", type_ = "integer", json_path = ".status.size.files", description = "Regular files in the archive"),
+    printcolumn(name = "Duration", type_ = "string", json_path = ".status.duration", description = "How long it took"),
+    printcolumn(name = "Policy", type_ = "string", json_path = ".spec.policyRef", priority = "1", description = "The BackupPolicy it belongs to"),
+    printcolumn(name = "Location", type_ = "string", json_path = ".status.backupLocation", priority = "1", description = "Where the archive is"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].message", priority = "1", description = "The whole story"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("self.spec == oldSelf.spec").message("spec is immutable: a Backup is one run; make another Backup").field_path(".spec")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.target) || has(self.policyRef)").message("target or policyRef is required: name the PersistentVolumeClaim to back up in target.pvcName, or the BackupPolicy to run in policyRef")
+)]
+pub struct BackupSpec {
+    /// Name of the BackupPolicy this backup belongs to: its retention counts it, and what is unset
+    /// here comes from it. Unset for a backup that stands alone and is never removed by retention.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+    )]
+    pub policy_ref: Option<String>,
+    /// What to back up; may be left out with `policyRef`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<TargetRef>,
+    /// Where to keep it; unset means the policy's storage, or the PersistentVolumeClaim
+    /// `backup-storage`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<StorageRef>,
+    /// The form of the archive.
+    #[serde(default)]
+    pub format: Format,
+    /// What happens to the data when this object is deleted.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+    /// How long it may wait for its pod to start before it fails, in seconds.
+    #[serde(default = "default_start_deadline")]
+    #[schemars(range(min = 1, max = 604_800))]
+    pub start_deadline_seconds: u32,
+    /// How the mover pod runs; unset means as the policy says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mover: Option<MoverSpec>,
+}
+
+/// What the operator knows of a backup.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupStatus {
+    /// Where it stands; `Completed` and `Failed` are final.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<Phase>,
+    /// The generation of the spec that this status was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// When its Job was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Time>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion_time: Option<Time>,
+    /// How long it took, such as `1m6s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration: Option<String>,
+    /// The PersistentVolumeClaim that is backed up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pvc_name: Option<String>,
+    /// The PersistentVolumeClaim that holds the archive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage_pvc_name: Option<String>,
+    /// `<namespace>/<pvc>/<backup>.tar.gz` below the storage's root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup_location: Option<String>,
+    /// The Job that does the work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_name: Option<String>,
+    /// The form of the archive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<Format>,
+    /// How much was saved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<SizeStatus>,
+    /// `sha256:` and 64 hex digits over the archive as it is stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<FailureStatus>,
+    /// `Ready`: True once completed, False with the reason otherwise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// How much was saved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SizeStatus {
+    /// Sum of the sizes of the files, in bytes.
+    pub logical_bytes: i64,
+    /// Size of the archive, in bytes.
+    pub stored_bytes: i64,
+    /// Size of the archive for a person, such as `12.3 MiB`.
+    pub stored: String,
+    /// Regular files.
+    pub files: i64,
+    /// Files that changed while they were read, and still did when read again; their copies may
+    /// mix old and new content.
+    #[serde(default)]
+    pub changed_files: i64,
+}
+
+/// Why a run failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FailureStatus {
+    /// One word.
+    pub reason: String,
+    /// What happened, to what, and what to do.
+    pub message: String,
+    /// The first paths it happened to, relative to the volume's root.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<String>,
+    /// How many paths it happened to in all.
+    #[serde(default)]
+    pub paths_total: i64,
+}

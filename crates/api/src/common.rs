@@ -1,0 +1,167 @@
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Names a PersistentVolumeClaim in the same namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TargetRef {
+    /// Name of the PersistentVolumeClaim to back up.
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+    )]
+    pub pvc_name: String,
+}
+
+/// Where backups are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StorageRef {
+    /// Name of a PersistentVolumeClaim in the same namespace that holds the archives.
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+    )]
+    pub pvc_name: String,
+}
+
+/// What happens to the stored archive when its Backup object is deleted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DeletionPolicy {
+    /// The archive is removed from storage before the object goes.
+    #[default]
+    Delete,
+    /// The archive stays in storage.
+    Retain,
+}
+
+/// What a due slot does while an earlier run of the same policy is still active.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ConcurrencyPolicy {
+    /// It waits for the earlier run; of the slots that pass meanwhile only the latest runs.
+    #[default]
+    Forbid,
+    /// It runs beside the earlier one.
+    Allow,
+}
+
+/// The form of an archive.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Format {
+    /// A gzip-compressed POSIX tar archive.
+    #[default]
+    TarGz,
+}
+
+/// Where a run stands. `Completed` and `Failed` are final.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+pub enum Phase {
+    /// Not started: checks are under way, or something it needs is not there yet.
+    Pending,
+    /// Its Job exists.
+    Running,
+    /// Done, and what was done was checked.
+    Completed,
+    /// Ended without success; the failure says why.
+    Failed,
+}
+
+/// How the mover pod runs.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MoverSpec {
+    /// Requests and limits of the mover container; where unset: 50m CPU and 64Mi requested, 256Mi
+    /// memory limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<MoverResources>,
+    /// Node labels the mover pod needs, beyond what its volumes demand.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints the mover pod tolerates.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub tolerations: Vec<Toleration>,
+    /// PriorityClass of the mover pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub priority_class_name: Option<String>,
+    /// Longest time the run may take once started, in seconds; unset means no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 31_536_000))]
+    pub timeout_seconds: Option<u32>,
+}
+
+/// Requests and limits of the mover container.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MoverResources {
+    /// Upper limits, such as `memory: 256Mi`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(with = "BTreeMap<String, QuantitySchema>")]
+    pub limits: BTreeMap<String, Quantity>,
+    /// What the scheduler sets aside, such as `cpu: 50m`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(with = "BTreeMap<String, QuantitySchema>")]
+    pub requests: BTreeMap<String, Quantity>,
+}
+
+/// The schema of a quantity such as `500m` or `1Gi`; a malformed one is refused by the API server.
+#[derive(JsonSchema)]
+#[schemars(transparent)]
+pub(crate) struct QuantitySchema(
+    #[schemars(
+        length(min = 1, max = 32),
+        regex(pattern = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$")
+    )]
+    #[allow(dead_code, reason = "only its schema is used")]
+    String,
+);
+
+/// A taint that the mover pod tolerates.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.key) || self.operator == 'Exists'").message("operator must be Exists where key is empty"),
+    validation = Rule::new("!has(self.value) || self.operator == 'Equal'").message("value is only allowed with operator Equal")
+)]
+pub struct Toleration {
+    /// Taint key; unset tolerates every key and needs operator `Exists`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// How the value is compared.
+    #[serde(default)]
+    pub operator: TolerationOperator,
+    /// Taint value, with operator `Equal`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// Which effect is tolerated; unset means all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effect: Option<TolerationEffect>,
+}
+
+/// How a toleration compares values.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TolerationOperator {
+    /// The taint's value is the one given.
+    #[default]
+    Equal,
+    /// The taint's value does not matter.
+    Exists,
+}
+
+/// The effect of a taint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TolerationEffect {
+    /// New pods are kept away.
+    NoSchedule,
+    /// New pods are kept away where possible.
+    PreferNoSchedule,
+    /// Running pods are evicted as well.
+    NoExecute,
+}

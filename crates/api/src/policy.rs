@@ -1,0 +1,193 @@
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+use crate::common::{
+    ConcurrencyPolicy, DeletionPolicy, Format, MoverSpec, Phase, StorageRef, TargetRef,
+};
+
+/// Backs up one PersistentVolumeClaim on a schedule and keeps the newest backups.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
+#[kube(
+    group = "tidelock.dev",
+    version = "v1alpha1",
+    kind = "BackupPolicy",
+    plural = "backuppolicies",
+    shortname = "bpol",
+    category = "tidelock",
+    namespaced,
+    status = "BackupPolicyStatus",
+    derive = "PartialEq",
+    doc = "BackupPolicy backs up one PersistentVolumeClaim on a schedule and keeps the newest backups.",
+    printcolumn(
+        name = "PVC",
+        type_ = "string",
+        json_path = ".spec.target.pvcName",
+        description = "The PersistentVolumeClaim that is backed up"
+    ),
+    printcolumn(
+        name = "Schedule",
+        type_ = "string",
+        json_path = ".spec.schedule",
+        description = "When it is backed up"
+    ),
+    printcolumn(
+        name = "Last",
+        type_ = "string",
+        json_path = ".status.lastBackup.phase",
+        description = "How the last backup ended"
+    ),
+    printcolumn(
+        name = "Last Success",
+        type_ = "date",
+        json_path = ".status.lastSuccessfulBackupTime",
+        description = "How long ago the last good backup was completed"
+    ),
+    printcolumn(
+        name = "Next",
+        type_ = "string",
+        json_path = ".status.nextScheduledBackup",
+        description = "When the next backup is due"
+    ),
+    printcolumn(
+        name = "Kept",
+        type_ = "integer",
+        json_path = ".status.completedBackups",
+        description = "How many completed backups there are"
+    ),
+    printcolumn(
+        name = "Status",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
+        description = "What the policy is doing"
+    ),
+    printcolumn(
+        name = "Zone",
+        type_ = "string",
+        json_path = ".spec.timeZone",
+        priority = "1",
+        description = "Time zone of the schedule"
+    ),
+    printcolumn(
+        name = "Keep",
+        type_ = "integer",
+        json_path = ".spec.retention.keepLast",
+        priority = "1",
+        description = "How many completed backups are kept"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupPolicySpec {
+    /// When to back up: five cron fields (`minute hour day-of-month month day-of-week`, names such
+    /// as `MON` and `JAN` allowed), or `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`. `H`
+    /// in a field stands for a value that is fixed for each policy, which spreads many policies
+    /// over time.
+    #[schemars(length(min = 1, max = 128))]
+    #[x_kube(validation = Rule::new("self.startsWith('@') ? self in ['@hourly','@daily','@midnight','@weekly','@monthly','@yearly','@annually'] : self.matches('^\\\\S+( +\\\\S+){4}$')").message("schedule must be five cron fields such as \"0 2 * * *\", or one of @hourly, @daily, @midnight, @weekly, @monthly, @yearly, @annually"))]
+    pub schedule: String,
+    /// IANA time zone of the schedule, such as `Europe/Berlin`; unset means UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub time_zone: Option<String>,
+    /// What to back up; fixed for the life of the policy, so that retention never mixes volumes.
+    #[x_kube(validation = Rule::new("self == oldSelf").message("target is immutable: make another BackupPolicy for another PersistentVolumeClaim"))]
+    pub target: TargetRef,
+    /// Which completed backups to keep; unset keeps all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Retention>,
+    /// Starts no new backups while true.
+    #[serde(default)]
+    pub suspend: bool,
+    /// What a due slot does while an earlier backup of this policy is still active.
+    #[serde(default)]
+    pub concurrency_policy: ConcurrencyPolicy,
+    /// How late a missed slot may still start, in seconds; unset means however late. Of several
+    /// missed slots only the latest runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 31_536_000))]
+    pub starting_deadline_seconds: Option<u32>,
+    /// Where backups are kept; unset means the PersistentVolumeClaim `backup-storage`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<StorageRef>,
+    /// The form of the archives.
+    #[serde(default)]
+    pub format: Format,
+    /// What happens to the data of a backup when its Backup object is deleted by a person or by
+    /// retention.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+    /// How long a backup may wait for its pod to start before it fails, in seconds.
+    #[serde(default = "default_start_deadline")]
+    #[schemars(range(min = 1, max = 604_800))]
+    pub start_deadline_seconds: u32,
+    /// How the mover pods run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mover: Option<MoverSpec>,
+}
+
+pub(crate) fn default_start_deadline() -> u32 {
+    crate::DEFAULT_START_DEADLINE_SECONDS
+}
+
+/// Which completed backups are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Retention {
+    /// How many of the newest completed backups stay; running and failed ones are never counted.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub keep_last: u32,
+}
+
+/// What the operator knows of a policy.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupPolicyStatus {
+    /// The generation of the spec that this status was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// The schedule and time zone that `lastScheduleTime` speaks of; after a change only slots
+    /// from then on are run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub followed_schedule: Option<String>,
+    /// Every slot up to this time is dealt with: run, or passed over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_schedule_time: Option<Time>,
+    /// When the newest backup was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_backup_time: Option<Time>,
+    /// When the newest completed backup was completed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_successful_backup_time: Option<Time>,
+    /// When the next backup is due; unset while suspended or while the schedule is invalid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_scheduled_backup: Option<Time>,
+    /// The newest backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_backup: Option<LastBackup>,
+    /// Names of the backups that are pending or running.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub active: Vec<String>,
+    /// How many completed backups of this policy there are.
+    #[serde(default)]
+    pub completed_backups: u32,
+    /// `Ready`: the schedule is understood and followed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// The newest backup of a policy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LastBackup {
+    /// Its name.
+    pub name: String,
+    /// Where it stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<Phase>,
+}

@@ -1,0 +1,256 @@
+//! What becomes of a Backup that is being deleted, and of its data.
+
+use jiff::{SignedDuration, Timestamp};
+
+/// How long after the first deletion a batch is closed; deletions that retention makes together
+/// then share one Job.
+pub const GATHER: SignedDuration = SignedDuration::from_secs(2);
+
+/// Who stands behind the deletion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// The Backup stands alone; a person deleted it.
+    None,
+    /// Its policy lives: retention or a person deleted this Backup.
+    Alive,
+    /// Its policy is gone or going: this deletion is a cascade that nobody aimed at the data.
+    Leaving,
+}
+
+/// What is known of the Job that removes the data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeleteJob {
+    /// None covers this Backup.
+    Absent,
+    /// At work.
+    Active,
+    /// Done, and this Backup's data is gone.
+    Done,
+    /// Ended, and this Backup's data is still there: why, and when.
+    Failed {
+        /// In words.
+        message: String,
+        /// When it ended.
+        ended: Timestamp,
+        /// How many tries were made before it.
+        attempt: u32,
+    },
+}
+
+/// What is known of a Backup that is being deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemovalFacts {
+    /// Whether it may have data in storage: its Job was asked for at some time.
+    pub may_have_data: bool,
+    /// Whether the user wants the data kept.
+    pub retain: bool,
+    /// Who stands behind the deletion.
+    pub owner: Owner,
+    /// Whether the Job that writes the data still exists and is not at its end.
+    pub run_is_active: bool,
+    /// Whether the storage is there; what is wrong with it otherwise.
+    pub storage_gone: Option<String>,
+    /// Whether the whole namespace is going: no Job can be made in it any more.
+    pub namespace_is_leaving: bool,
+    /// When the oldest Backup of the batch was deleted.
+    pub batch_since: Timestamp,
+    /// The Job that removes the data.
+    pub delete_job: DeleteJob,
+}
+
+/// What to do about a Backup that is being deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RemovalDecision {
+    /// Let the object go; what is left behind, in words, where something is.
+    Release(Option<String>),
+    /// Stop the Job that writes the data, and wait until its pods are gone.
+    StopRun,
+    /// Wait for others to be deleted along.
+    Gather(Timestamp),
+    /// Make a Job that removes the data; this is its try's number.
+    Remove(u32),
+    /// Wait for the Job.
+    Await,
+    /// Say why the last try failed, and try again then.
+    Retry {
+        /// Why it failed.
+        message: String,
+        /// When to try again.
+        wake_at: Timestamp,
+    },
+}
+
+/// Decides what becomes of a Backup that is being deleted.
+///
+/// # Guarantees
+/// Data goes only when this very Backup was meant: not when it falls with its policy or with its
+/// namespace. The object always goes in the end: where the data cannot be reached for good, it is
+/// left and that is said.
+pub fn decide(facts: &RemovalFacts, now: Timestamp) -> RemovalDecision {
+    if facts.namespace_is_leaving {
+        return release("its namespace is being deleted");
+    }
+    if facts.run_is_active {
+        return RemovalDecision::StopRun;
+    }
+    if !facts.may_have_data || facts.delete_job == DeleteJob::Done {
+        return RemovalDecision::Release(None);
+    }
+    if facts.retain {
+        return release("deletionPolicy is Retain");
+    }
+    if facts.owner == Owner::Leaving {
+        return release("its BackupPolicy was deleted");
+    }
+    if let Some(gone) = &facts.storage_gone {
+        return release(gone);
+    }
+    match &facts.delete_job {
+        DeleteJob::Done => RemovalDecision::Release(None),
+        DeleteJob::Active => RemovalDecision::Await,
+        DeleteJob::Absent => {
+            let closes = after(facts.batch_since, GATHER);
+            if now < closes {
+                RemovalDecision::Gather(closes)
+            } else {
+                RemovalDecision::Remove(0)
+            }
+        }
+        DeleteJob::Failed {
+            message,
+            ended,
+            attempt,
+        } => {
+            let wake_at = after(*ended, back_off(*attempt));
+            if now < wake_at {
+                RemovalDecision::Retry {
+                    message: message.clone(),
+                    wake_at,
+                }
+            } else {
+                RemovalDecision::Remove(attempt.saturating_add(1))
+            }
+        }
+    }
+}
+
+fn release(why: &str) -> RemovalDecision {
+    RemovalDecision::Release(Some(why.to_owned()))
+}
+
+/// Ten seconds, doubled with each try, at most an hour.
+fn back_off(attempt: u32) -> SignedDuration {
+    SignedDuration::from_secs((10i64 << attempt.min(9)).min(3600))
+}
+
+fn after(start: Timestamp, length: SignedDuration) -> Timestamp {
+    start.checked_add(length).unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn facts() -> RemovalFacts {
+        RemovalFacts {
+            may_have_data: true,
+            retain: false,
+            owner: Owner::Alive,
+            run_is_active: false,
+            storage_gone: None,
+            namespace_is_leaving: false,
+            batch_since: at(0),
+            delete_job: DeleteJob::Absent,
+        }
+    }
+
+    #[test]
+    fn a_deleted_backup_takes_its_data_along() {
+        assert_eq!(decide(&facts(), at(1)), RemovalDecision::Gather(at(2)));
+        assert_eq!(decide(&facts(), at(2)), RemovalDecision::Remove(0));
+        let done = RemovalFacts {
+            delete_job: DeleteJob::Done,
+            ..facts()
+        };
+        assert_eq!(decide(&done, at(9)), RemovalDecision::Release(None));
+    }
+
+    #[test]
+    fn a_cascade_from_the_policy_leaves_the_data() {
+        let cascade = RemovalFacts {
+            owner: Owner::Leaving,
+            ..facts()
+        };
+        assert!(matches!(
+            decide(&cascade, at(9)),
+            RemovalDecision::Release(Some(_))
+        ));
+    }
+
+    #[test]
+    fn retain_leaves_the_data() {
+        let retain = RemovalFacts {
+            retain: true,
+            ..facts()
+        };
+        assert!(matches!(
+            decide(&retain, at(9)),
+            RemovalDecision::Release(Some(_))
+        ));
+    }
+
+    #[test]
+    fn a_running_backup_is_stopped_before_anything_is_removed() {
+        let running = RemovalFacts {
+            run_is_active: true,
+            ..facts()
+        };
+        assert_eq!(decide(&running, at(9)), RemovalDecision::StopRun);
+    }
+
+    #[test]
+    fn nothing_wedges_the_deletion() {
+        let gone = RemovalFacts {
+            storage_gone: Some("PVC backup-storage is gone".into()),
+            ..facts()
+        };
+        assert!(matches!(
+            decide(&gone, at(9)),
+            RemovalDecision::Release(Some(_))
+        ));
+        let leaving = RemovalFacts {
+            namespace_is_leaving: true,
+            run_is_active: true,
+            ..facts()
+        };
+        assert!(matches!(
+            decide(&leaving, at(9)),
+            RemovalDecision::Release(Some(_))
+        ));
+    }
+
+    #[test]
+    fn a_failed_try_is_repeated_with_growing_pauses() {
+        let failed = |attempt| RemovalFacts {
+            delete_job: DeleteJob::Failed {
+                message: "denied".into(),
+                ended: at(100),
+                attempt,
+            },
+            ..facts()
+        };
+        assert!(
+            matches!(decide(&failed(0), at(109)), RemovalDecision::Retry { wake_at, .. } if wake_at == at(110))
+        );
+        assert_eq!(decide(&failed(0), at(110)), RemovalDecision::Remove(1));
+        assert!(matches!(
+            decide(&failed(1), at(119)),
+            RemovalDecision::Retry { .. }
+        ));
+        assert_eq!(decide(&failed(40), at(3700)), RemovalDecision::Remove(41));
+    }
+}

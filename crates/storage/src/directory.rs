@@ -1,0 +1,297 @@
+use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::{
+    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, fsync, mkdirat, openat2,
+    statat, unlinkat,
+};
+use rustix::io::Errno;
+
+use crate::upload::FileUpload;
+use crate::{ObjectInfo, Storage, StorageError, Upload};
+
+/// Starts every temporary name; no key part may start with a dot.
+const TEMPORARY_PREFIX: &str = ".tidelock-";
+/// No symbolic link inside the store is followed: whoever can write to it could plant one.
+const BENEATH: ResolveFlags = ResolveFlags::BENEATH
+    .union(ResolveFlags::NO_SYMLINKS)
+    .union(ResolveFlags::NO_MAGICLINKS);
+/// Archives hold whatever the volume holds, so others get nothing; the umask narrows it further.
+const DIRECTORY_MODE: Mode = Mode::RWXU.union(Mode::RWXG);
+const FILE_MODE: Mode = Mode::RUSR
+    .union(Mode::WUSR)
+    .union(Mode::RGRP)
+    .union(Mode::WGRP);
+/// Keys have three parts; anything much deeper is not ours to walk.
+const MAX_LIST_DEPTH: usize = 16;
+
+/// Storage in a directory of a mounted file system.
+///
+/// A temporary file stands beside its object as `.tidelock-<run>-<random>`; publication is fsync,
+/// rename, fsync of the directory.
+#[derive(Debug)]
+pub struct Directory {
+    root: OwnedFd,
+}
+
+impl Directory {
+    /// Opens the store at `root`, which must exist.
+    pub fn open(root: &Path) -> Result<Self, StorageError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(root, flags, Mode::empty())
+            .map_err(|e| StorageError::of_os("open", &root.to_string_lossy(), e))?;
+        Ok(Self { root })
+    }
+
+    fn open_dir(&self, parts: &[&str]) -> Result<OwnedFd, Errno> {
+        let path = if parts.is_empty() {
+            ".".to_owned()
+        } else {
+            parts.join("/")
+        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        openat2(&self.root, path, flags, Mode::empty(), BENEATH)
+    }
+
+    /// Opens the directory of an object, making what is missing.
+    fn ensure_dir(&self, parts: &[&str]) -> Result<OwnedFd, Errno> {
+        let mut parent = self.open_dir(&[])?;
+        for part in parts {
+            match mkdirat(&parent, *part, DIRECTORY_MODE) {
+                Ok(()) => fsync(&parent)?,
+                Err(Errno::EXIST) => {}
+                Err(e) => return Err(e),
+            }
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            parent = openat2(&parent, *part, flags, Mode::empty(), BENEATH)?;
+        }
+        Ok(parent)
+    }
+
+    fn list_dir(
+        &self,
+        at: &mut Vec<String>,
+        prefix: &str,
+        visit: &mut dyn FnMut(&str, ObjectInfo) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        let here = at.join("/");
+        let fault = |e| StorageError::of_os("list", &here, e);
+        let parts: Vec<&str> = at.iter().map(String::as_str).collect();
+        let dir = match self.open_dir(&parts) {
+            Err(Errno::NOENT) => return Ok(()),
+            other => other.map_err(fault)?,
+        };
+        for entry in Dir::read_from(&dir).map_err(fault)? {
+            let entry = entry.map_err(fault)?;
+            let Ok(name) = entry.file_name().to_str() else {
+                continue;
+            };
+            if name.starts_with('.') {
+                continue;
+            }
+            let key = if here.is_empty() {
+                name.to_owned()
+            } else {
+                format!("{here}/{name}")
+            };
+            let stat = match statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT) => continue,
+                other => other.map_err(fault)?,
+            };
+            match FileType::from_raw_mode(stat.st_mode) {
+                FileType::RegularFile if key.starts_with(prefix) => visit(&key, info_of(&stat))?,
+                FileType::Directory if at.len() < MAX_LIST_DEPTH && may_hold(&key, prefix) => {
+                    at.push(name.to_owned());
+                    self.list_dir(at, prefix, visit)?;
+                    at.pop();
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Storage for Directory {
+    fn put<'a>(&'a self, key: &str, run: &str) -> Result<Box<dyn Upload + 'a>, StorageError> {
+        let (parts, name) = split_key("write", key)?;
+        check_run(key, run)?;
+        let fault = |e| StorageError::of_os("write", key, e);
+        let dir = self.ensure_dir(&parts).map_err(fault)?;
+        let temporary = format!("{TEMPORARY_PREFIX}{run}-{:016x}", random());
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = openat2(&dir, &temporary, flags, FILE_MODE, BENEATH).map_err(fault)?;
+        Ok(Box::new(FileUpload {
+            key: key.to_owned(),
+            dir,
+            file: File::from(file),
+            temporary,
+            name: name.to_owned(),
+            pending: true,
+        }))
+    }
+
+    fn get(
+        &self,
+        key: &str,
+        range: Option<Range<u64>>,
+    ) -> Result<Box<dyn Read + Send>, StorageError> {
+        split_key("read", key)?;
+        let fault = |e| StorageError::of_os("read", key, e);
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = openat2(&self.root, key, flags, Mode::empty(), BENEATH).map_err(fault)?;
+        let mut file = File::from(file);
+        let limit = match range {
+            Some(range) => {
+                file.seek(SeekFrom::Start(range.start))
+                    .map_err(|e| StorageError::of_os("read", key, e))?;
+                range.end.saturating_sub(range.start)
+            }
+            None => u64::MAX,
+        };
+        Ok(Box::new(ObjectReader {
+            key: key.to_owned(),
+            file: file.take(limit),
+        }))
+    }
+
+    fn head(&self, key: &str) -> Result<ObjectInfo, StorageError> {
+        let (parts, name) = split_key("look up", key)?;
+        let fault = |e| StorageError::of_os("look up", key, e);
+        let dir = self.open_dir(&parts).map_err(fault)?;
+        let stat = statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(fault)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(fault(Errno::NOENT));
+        }
+        Ok(info_of(&stat))
+    }
+
+    fn list(
+        &self,
+        prefix: &str,
+        visit: &mut dyn FnMut(&str, ObjectInfo) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        self.list_dir(&mut Vec::new(), prefix, visit)
+    }
+
+    fn delete(&self, key: &str) -> Result<bool, StorageError> {
+        let (parts, name) = split_key("delete", key)?;
+        let fault = |e| StorageError::of_os("delete", key, e);
+        let dir = match self.open_dir(&parts) {
+            Err(Errno::NOENT) => return Ok(false),
+            other => other.map_err(fault)?,
+        };
+        match unlinkat(&dir, name, AtFlags::empty()) {
+            Err(Errno::NOENT) => return Ok(false),
+            other => other.map_err(fault)?,
+        }
+        fsync(&dir).map_err(fault)?;
+        Ok(true)
+    }
+
+    fn sweep(&self, key: &str, run: &str) -> Result<u64, StorageError> {
+        let (parts, _) = split_key("sweep", key)?;
+        check_run(key, run)?;
+        let fault = |e| StorageError::of_os("sweep", key, e);
+        let dir = match self.open_dir(&parts) {
+            Err(Errno::NOENT) => return Ok(0),
+            other => other.map_err(fault)?,
+        };
+        let mut removed = 0;
+        for entry in Dir::read_from(&dir).map_err(fault)? {
+            let entry = entry.map_err(fault)?;
+            let name = entry.file_name();
+            if !name.to_str().is_ok_and(|name| is_temporary_of(name, run)) {
+                continue;
+            }
+            match unlinkat(&dir, name, AtFlags::empty()) {
+                Ok(()) => removed += 1,
+                Err(Errno::NOENT) => {}
+                Err(e) => return Err(fault(e)),
+            }
+        }
+        Ok(removed)
+    }
+}
+
+/// Reads an object and names it when that fails.
+struct ObjectReader {
+    key: String,
+    file: io::Take<File>,
+}
+
+impl Read for ObjectReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.file.read(buffer).map_err(|e| {
+            if e.kind() == io::ErrorKind::Interrupted {
+                e
+            } else {
+                StorageError::of_os("read", &self.key, e).into_io()
+            }
+        })
+    }
+}
+
+pub(crate) fn info_of(stat: &Stat) -> ObjectInfo {
+    ObjectInfo {
+        bytes: stat.st_size.unsigned_abs(),
+        version: format!(
+            "{}-{}.{:09}-{}",
+            stat.st_ino, stat.st_mtime, stat.st_mtime_nsec, stat.st_size
+        ),
+    }
+}
+
+/// A number that another process of the same run does not draw as well.
+fn random() -> u64 {
+    RandomState::new().hash_one(std::process::id())
+}
+
+fn is_temporary_of(name: &str, run: &str) -> bool {
+    name.strip_prefix(TEMPORARY_PREFIX)
+        .and_then(|rest| rest.strip_prefix(run))
+        .and_then(|rest| rest.strip_prefix('-'))
+        .is_some_and(|random| random.len() == 16 && random.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+/// Whether keys below the directory `dir` can start with `prefix`.
+fn may_hold(dir: &str, prefix: &str) -> bool {
+    let dir = format!("{dir}/");
+    dir.starts_with(prefix) || prefix.starts_with(&dir)
+}
+
+fn check_run(key: &str, run: &str) -> Result<(), StorageError> {
+    let valid = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_' || b == b'.';
+    if run.is_empty() || run.len() > 64 || !run.bytes().all(valid) {
+        return Err(StorageError::invalid_key(
+            "write",
+            key,
+            "a run's UID is 1 to 64 letters, digits, '-', '_' or '.'",
+        ));
+    }
+    Ok(())
+}
+
+/// The directories of a key, and its file name.
+fn split_key<'k>(
+    action: &'static str,
+    key: &'k str,
+) -> Result<(Vec<&'k str>, &'k str), StorageError> {
+    let mut parts: Vec<&str> = key.split('/').collect();
+    let valid = |part: &&str| {
+        !part.is_empty() && !part.starts_with('.') && !part.chars().any(char::is_control)
+    };
+    if !parts.iter().all(|part| valid(part)) {
+        return Err(StorageError::invalid_key(
+            action,
+            key,
+            "no part of a key may be empty, start with '.' or hold a control character",
+        ));
+    }
+    let name = parts.pop().unwrap_or_default();
+    Ok((parts, name))
+}
