@@ -1,0 +1,111 @@
+//! What this machine must have before a cluster can run on it.
+
+use std::env;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::place::Place;
+use crate::run;
+
+/// Debian packages of the cluster, the images and the end-to-end tests.
+const PACKAGES: &[&str] = &[
+    "acl",
+    "attr",
+    "busybox-static",
+    "ca-certificates",
+    "conntrack",
+    "containerd",
+    "containernetworking-plugins",
+    "coreutils",
+    "diffutils",
+    "findutils",
+    "iproute2",
+    "iptables",
+    "libarchive-tools",
+    "mount",
+    "openssl",
+    "runc",
+    "sqlite3",
+    "tar",
+    "util-linux",
+];
+
+/// Stops with a clear message unless this process may make namespaces and mounts.
+pub fn require_root() -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!(
+            "the test cluster makes network namespaces, mounts and cgroups, which needs root; \
+             run the same command again with `sudo -E` or as root"
+        );
+    }
+    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        bail!("the test cluster runs on Linux on x86_64 only");
+    }
+    Ok(())
+}
+
+/// Whether a program can be found.
+pub fn has_program(name: &str) -> bool {
+    env::var_os("PATH")
+        .is_some_and(|path| env::split_paths(&path).any(|folder| folder.join(name).is_file()))
+}
+
+/// Installs the Debian packages that are missing.
+///
+/// # Errors
+/// Lists what to install by hand when there is no `apt-get`, or it fails.
+pub fn ensure_packages(place: &Place) -> Result<()> {
+    let missing = missing_packages();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(" ");
+    if !has_program("apt-get") {
+        bail!(
+            "these packages are missing and there is no apt-get to install them: {list}; \
+             install what your distribution calls them (containerd 1.6 or 1.7, runc 1.1, the \
+             CNI plugins in /usr/lib/cni) and try again"
+        );
+    }
+    require_root()?;
+    run::say(format!("Debian packages to install: {list}"));
+    let hint = |error: anyhow::Error| {
+        error.context(format!(
+            "cannot install packages; try it by hand: apt-get update && apt-get install {list}"
+        ))
+    };
+    apt("apt-get update", &["update"], &[], place).map_err(hint)?;
+    apt(
+        &format!("apt-get install ({} packages)", missing.len()),
+        &["install", "--yes", "--no-install-recommends"],
+        &missing,
+        place,
+    )
+    .map_err(hint)
+}
+
+fn apt(what: &str, args: &[&str], packages: &[&str], place: &Place) -> Result<()> {
+    let mut command = Command::new("apt-get");
+    command
+        .args(args)
+        .args(packages)
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    run::logged(what, &mut command, &place.cache.join("logs/apt.log"))
+}
+
+fn missing_packages() -> Vec<&'static str> {
+    PACKAGES
+        .iter()
+        .copied()
+        .filter(|package| !is_installed(package))
+        .collect()
+}
+
+/// Reads dpkg's own file list: a program call for each package would cost a second.
+fn is_installed(package: &str) -> bool {
+    let info = Path::new("/var/lib/dpkg/info");
+    info.join(format!("{package}.list")).exists()
+        || info.join(format!("{package}:amd64.list")).exists()
+}
