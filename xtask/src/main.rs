@@ -1,6 +1,11 @@
 //! Set-up, checks, test cluster, image and demo.
 
+mod check;
 mod cluster;
+mod demo;
+mod deploy;
+mod e2e;
+mod evidence;
 mod go;
 mod host;
 mod image;
@@ -8,6 +13,7 @@ mod place;
 mod run;
 
 use anyhow::Result;
+use clap::builder::FalseyValueParser;
 use clap::{Parser, Subcommand};
 
 use crate::place::Place;
@@ -27,6 +33,36 @@ enum Task {
     Cluster(ClusterTask),
     /// Build the images and write them as OCI archives.
     Image,
+    /// Write the generated files anew.
+    Generate {
+        /// Only say whether they are up to date.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Format, lints, unit tests, generated files, licences.
+    Check,
+    /// Put the operator of this checkout into the running test cluster.
+    Deploy {
+        #[command(flatten)]
+        cluster: ClusterOptions,
+    },
+    /// The end-to-end stories.
+    E2e {
+        #[command(flatten)]
+        cluster: ClusterOptions,
+        /// Only stories whose name holds this.
+        filter: Option<String>,
+    },
+    /// Check, then all end-to-end stories.
+    Test {
+        #[command(flatten)]
+        cluster: ClusterOptions,
+    },
+    /// See it work.
+    Demo {
+        #[command(flatten)]
+        cluster: ClusterOptions,
+    },
     /// Carry connections from loopback into a network namespace.
     #[command(hide = true)]
     Forward(cluster::forward::Arguments),
@@ -35,30 +71,34 @@ enum Task {
 #[derive(Subcommand)]
 enum ClusterTask {
     /// Start it, or find it running.
-    Up {
-        #[command(flatten)]
-        which: Which,
-        /// How many nodes it has.
-        #[arg(long, default_value_t = 1, env = "NODES")]
-        nodes: u8,
-    },
+    Up(ClusterOptions),
     /// End it; nothing of it stays.
-    Down {
-        #[command(flatten)]
-        which: Which,
-    },
+    Down(ClusterOptions),
     /// List its processes and all it holds on this machine.
-    Doctor {
-        #[command(flatten)]
-        which: Which,
-    },
+    Doctor(ClusterOptions),
 }
 
 #[derive(clap::Args)]
-struct Which {
+struct ClusterOptions {
     /// Tells several clusters of one checkout apart.
-    #[arg(long = "name", default_value = "", env = "TIDELOCK_CLUSTER")]
+    #[arg(long, default_value = "", env = "TIDELOCK_CLUSTER")]
     name: String,
+    /// How many nodes it has at least.
+    #[arg(long, default_value_t = 1, env = "NODES")]
+    nodes: u8,
+    /// Leave it up afterwards.
+    #[arg(long, env = "KEEP", value_parser = FalseyValueParser::new())]
+    keep: bool,
+}
+
+impl From<ClusterOptions> for e2e::Options {
+    fn from(options: ClusterOptions) -> Self {
+        Self {
+            name: options.name,
+            nodes: options.nodes,
+            keep: options.keep,
+        }
+    }
 }
 
 fn main() -> Result<()> {
@@ -68,17 +108,38 @@ fn main() -> Result<()> {
     }
     let place = Place::find()?;
     match task {
-        Task::Cluster(ClusterTask::Up { which, nodes }) => {
-            let running = cluster::up(&place, &which.name, nodes)?;
-            println!("{}", running.cluster.export_line());
-            Ok(())
-        }
-        Task::Cluster(ClusterTask::Down { which }) => cluster::down(&place, &which.name),
-        Task::Cluster(ClusterTask::Doctor { which }) => cluster::doctor(&place, &which.name),
+        Task::Cluster(task) => cluster_task(&place, task),
         Task::Image => {
             let programs = go::ensure_programs(&place)?;
             image::build_all(&place, &programs).map(|_| ())
         }
+        Task::Generate { check } => check::generate(&place, check),
+        Task::Check => check::check(&place),
+        Task::Deploy { cluster } => e2e::prepare(&place, &cluster.into()).map(|running| {
+            println!("{}", running.cluster.export_line());
+        }),
+        Task::E2e { cluster, filter } => e2e::run(&place, &cluster.into(), filter.as_deref()),
+        Task::Test { cluster } => test(&place, &cluster.into()),
+        Task::Demo { cluster } => e2e::on_cluster(&place, &cluster.into(), demo::tell),
         Task::Forward(_) => Ok(()),
     }
+}
+
+fn cluster_task(place: &Place, task: ClusterTask) -> Result<()> {
+    match task {
+        ClusterTask::Up(options) => {
+            let running = cluster::up(place, &options.name, options.nodes)?;
+            println!("{}", running.cluster.export_line());
+            Ok(())
+        }
+        ClusterTask::Down(options) => cluster::down(place, &options.name),
+        ClusterTask::Doctor(options) => cluster::doctor(place, &options.name),
+    }
+}
+
+fn test(place: &Place, options: &e2e::Options) -> Result<()> {
+    check::check(place)?;
+    e2e::run(place, options, None)?;
+    run::say("test: check and all end-to-end stories passed");
+    Ok(())
 }

@@ -168,8 +168,8 @@ impl Cluster {
     }
 
     fn start_control_plane(&self, programs: &Programs) -> Result<()> {
-        for folder in ["config", "logs", "volumes"] {
-            fs::create_dir_all(self.dir.join(folder))?;
+        for folder in [self.dir.join("config"), self.logs(), self.volumes()] {
+            fs::create_dir_all(folder)?;
         }
         cgroup::ensure(&self.group())?;
         self.make_authority()?;

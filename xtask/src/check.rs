@@ -1,0 +1,129 @@
+//! Everything that can be known without a cluster.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use crate::place::Place;
+use crate::run;
+
+const DENY_VERSION: &str = "0.20.2";
+
+/// Format, lints, tests, generated files, then licences and sources of what we depend on.
+///
+/// # Errors
+/// Stops at the first that fails, with the command that repairs it where there is one.
+pub fn check(place: &Place) -> Result<()> {
+    let started = Instant::now();
+    step(
+        "format",
+        cargo(place, &["fmt", "--all", "--check"]),
+        "cargo fmt --all",
+    )?;
+    step(
+        "lints",
+        cargo(
+            place,
+            &[
+                "clippy",
+                "--locked",
+                "--workspace",
+                "--all-targets",
+                "--",
+                "--deny",
+                "warnings",
+            ],
+        ),
+        "",
+    )?;
+    step(
+        "unit and property tests",
+        cargo(place, &["test", "--locked"]),
+        "",
+    )?;
+    generate(place, true)?;
+    let deny = ensure_deny(place)?;
+    let mut command = Command::new(deny);
+    command
+        .args(["--workspace", "check", "bans", "licenses", "sources"])
+        .current_dir(&place.checkout);
+    step("licences, sources and banned crates", command, "")?;
+    run::say(format!(
+        "check: all good ({} s)",
+        started.elapsed().as_secs()
+    ));
+    Ok(())
+}
+
+/// Writes the generated files, or only compares them.
+pub fn generate(place: &Place, only_check: bool) -> Result<()> {
+    let mut command = cargo(
+        place,
+        &[
+            "run",
+            "--quiet",
+            "--locked",
+            "--package",
+            "tidelock-generate",
+            "--",
+        ],
+    );
+    if only_check {
+        command.arg("--check");
+    }
+    step("generated files", command, "make generate")
+}
+
+fn cargo(place: &Place, arguments: &[&str]) -> Command {
+    let mut command = run::command("cargo", arguments);
+    command
+        .current_dir(&place.checkout)
+        .env("CARGO_TARGET_DIR", &place.target);
+    command
+}
+
+fn step(what: &str, mut command: Command, repair: &str) -> Result<()> {
+    run::say(format!("{what}: {}", run::line(&command)));
+    let started = Instant::now();
+    let result = run::visible(&mut command);
+    if result.is_ok() {
+        run::say(format!("{what}: ok ({} s)", started.elapsed().as_secs()));
+    }
+    result.with_context(|| match repair {
+        "" => format!("{what}: see above"),
+        repair => format!("{what}: `{repair}` repairs it"),
+    })
+}
+
+/// Builds cargo-deny once, outside the checkout.
+fn ensure_deny(place: &Place) -> Result<PathBuf> {
+    let root = place.cache.join(format!("cargo-deny-{DENY_VERSION}"));
+    let program = root.join("bin/cargo-deny");
+    if program.exists() {
+        return Ok(program);
+    }
+    let mut command = Command::new("cargo");
+    command
+        .args([
+            "install",
+            "cargo-deny",
+            "--locked",
+            "--version",
+            DENY_VERSION,
+        ])
+        // It runs for seconds: a quick build matters more than a quick program.
+        .args(["--profile", "dev", "--root"])
+        .arg(&root)
+        .current_dir(&place.checkout)
+        .env("CARGO_TARGET_DIR", root.join("target"))
+        .env("CARGO_PROFILE_DEV_DEBUG", "false");
+    run::logged(
+        &format!("cargo install cargo-deny {DENY_VERSION} (once, some minutes)"),
+        &mut command,
+        &place.cache.join("logs/cargo-deny.log"),
+    )?;
+    std::fs::remove_dir_all(root.join("target"))?;
+    Ok(program)
+}

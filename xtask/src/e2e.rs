@@ -1,0 +1,92 @@
+//! Runs the end-to-end stories on a cluster of their own.
+
+use std::env;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::cluster::{self, Running};
+use crate::deploy;
+use crate::evidence;
+use crate::image;
+use crate::place::Place;
+use crate::run;
+
+/// Stories wait more than they compute, so more of them than processors run at once.
+const THREADS: &str = "--test-threads=4";
+
+/// Which cluster, and what happens to it afterwards.
+pub struct Options {
+    /// Name of the cluster.
+    pub name: String,
+    /// How many nodes it has.
+    pub nodes: u8,
+    /// Leave it up.
+    pub keep: bool,
+}
+
+/// Brings up a cluster with the operator of this checkout in it.
+pub fn prepare(place: &Place, options: &Options) -> Result<Running> {
+    let running = cluster::up(place, &options.name, options.nodes)?;
+    let images = image::build_all(place, &running.programs)?;
+    running.load_images(&images)?;
+    if let Some(product) = images
+        .iter()
+        .find(|image| image.name == image::PRODUCT_NAME)
+    {
+        deploy::deploy(&running, product)?;
+    }
+    Ok(running)
+}
+
+/// Does `story` on a prepared cluster, and takes the cluster down afterwards unless told to keep
+/// it; collects evidence when anything fails.
+pub fn on_cluster(
+    place: &Place,
+    options: &Options,
+    story: impl FnOnce(&Running) -> Result<()>,
+) -> Result<()> {
+    let result = prepare(place, options).and_then(|running| {
+        let told = story(&running);
+        if told.is_err()
+            && let Err(error) = evidence::collect(&running)
+        {
+            run::say(format!("no evidence could be collected: {error:#}"));
+        }
+        if options.keep {
+            run::say("the cluster stays up; `make cluster-down` ends it");
+            println!("{}", running.cluster.export_line());
+        }
+        told
+    });
+    if options.keep {
+        return result;
+    }
+    let ended = cluster::down(place, &options.name);
+    // What failed first is what a person needs to read.
+    result.and(ended)
+}
+
+/// Runs the stories whose names hold `filter`.
+pub fn run(place: &Place, options: &Options, filter: Option<&str>) -> Result<()> {
+    on_cluster(place, options, |running| {
+        let cluster = &running.cluster;
+        let folder = running.programs.kubectl_folder()?;
+        let mut path = folder.clone().into_os_string();
+        path.push(":");
+        path.push(env::var_os("PATH").unwrap_or_default());
+        let mut cargo = Command::new("cargo");
+        cargo
+            .args(["test", "--locked", "--package", "tidelock-e2e"])
+            .args(["--no-fail-fast", "--"])
+            .arg(THREADS)
+            .args(filter)
+            .current_dir(&place.checkout)
+            .env("CARGO_TARGET_DIR", &place.target)
+            .env("KUBECONFIG", cluster.kubeconfig())
+            .env("TIDELOCK_E2E_STATE", &cluster.dir)
+            .env("TIDELOCK_E2E_BIN", folder)
+            .env("PATH", path);
+        run::visible(&mut cargo)
+    })
+}
