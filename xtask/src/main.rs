@@ -10,7 +10,10 @@ mod go;
 mod host;
 mod image;
 mod place;
+mod prove;
 mod run;
+
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::builder::FalseyValueParser;
@@ -76,6 +79,8 @@ enum ClusterTask {
     Down(ClusterOptions),
     /// List its processes and all it holds on this machine.
     Doctor(ClusterOptions),
+    /// Prove on a cluster of its own that it is a real one and leaves nothing behind.
+    Prove,
 }
 
 #[derive(clap::Args)]
@@ -101,8 +106,17 @@ impl From<ClusterOptions> for e2e::Options {
     }
 }
 
-fn main() -> Result<()> {
-    let task = Arguments::parse().task;
+fn main() -> ExitCode {
+    match run_task(Arguments::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("[tidelock] failed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_task(task: Task) -> Result<()> {
     if let Task::Forward(arguments) = &task {
         return cluster::forward::run(arguments);
     }
@@ -134,6 +148,7 @@ fn cluster_task(place: &Place, task: ClusterTask) -> Result<()> {
         }
         ClusterTask::Down(options) => cluster::down(place, &options.name),
         ClusterTask::Doctor(options) => cluster::doctor(place, &options.name),
+        ClusterTask::Prove => prove::prove(place),
     }
 }
 

@@ -3,8 +3,10 @@
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
 use super::cgroup;
@@ -20,6 +22,9 @@ pub struct Daemon<'a> {
     /// Program and arguments.
     pub argv: Vec<String>,
 }
+
+/// A killed process is gone at once, unless it hangs in the kernel.
+const KILL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Identifies a process beyond the reuse of its number.
 #[derive(Debug, Deserialize, PartialEq, Serialize)]
@@ -103,10 +108,25 @@ impl Cluster {
     }
 
     fn is_running(&self, name: &str) -> bool {
-        fs::read(self.process_file(name))
-            .ok()
-            .and_then(|content| serde_json::from_slice::<Identity>(&content).ok())
+        self.identity(name)
             .is_some_and(|identity| start_time(identity.pid) == Some(identity.start_time))
+    }
+
+    fn identity(&self, name: &str) -> Option<Identity> {
+        serde_json::from_slice(&fs::read(self.process_file(name)).ok()?).ok()
+    }
+
+    /// Ends one daemon as a crash would, for tests of what follows.
+    pub fn kill_daemon(&self, name: &str) -> Result<()> {
+        let pid = self
+            .identity(name)
+            .filter(|_| self.is_running(name))
+            .and_then(|identity| Pid::from_raw(identity.pid.cast_signed()))
+            .with_context(|| format!("{name} does not run"))?;
+        kill_process(pid, Signal::KILL).with_context(|| format!("cannot end {name}"))?;
+        run::wait_for(&format!("{name} to be gone"), KILL_DEADLINE, || {
+            Ok(!self.is_running(name))
+        })
     }
 
     /// Fails with the end of the log when a daemon has ended.
