@@ -61,14 +61,7 @@ pub fn check(place: &Place) -> Result<()> {
 pub fn generate(place: &Place, only_check: bool) -> Result<()> {
     let mut command = cargo(
         place,
-        &[
-            "run",
-            "--quiet",
-            "--locked",
-            "--package",
-            "tidelock-generate",
-            "--",
-        ],
+        &["run", "--quiet", "--package", "tidelock-generate", "--"],
     );
     if only_check {
         command.arg("--check");

@@ -8,6 +8,8 @@ use anyhow::Result;
 use crate::cluster::{self, Running};
 use crate::deploy;
 use crate::evidence;
+use crate::go;
+use crate::host;
 use crate::image;
 use crate::place::Place;
 use crate::run;
@@ -27,8 +29,12 @@ pub struct Options {
 
 /// Brings up a cluster with the operator of this checkout in it.
 pub fn prepare(place: &Place, options: &Options) -> Result<Running> {
+    // What does not compile should be known before a cluster starts.
+    host::require_root()?;
+    host::ensure_packages(place)?;
+    let programs = go::ensure_programs(place)?;
+    let images = image::build_all(place, &programs)?;
     let running = cluster::up(place, &options.name, options.nodes)?;
-    let images = image::build_all(place, &running.programs)?;
     running.load_images(&images)?;
     if let Some(product) = images
         .iter()
@@ -69,24 +75,31 @@ pub fn on_cluster(
 
 /// Runs the stories whose names hold `filter`.
 pub fn run(place: &Place, options: &Options, filter: Option<&str>) -> Result<()> {
+    run::say("building the stories");
+    run::visible(stories(place).arg("--no-run"))?;
     on_cluster(place, options, |running| {
         let cluster = &running.cluster;
         let folder = running.programs.kubectl_folder()?;
         let mut path = folder.clone().into_os_string();
         path.push(":");
         path.push(env::var_os("PATH").unwrap_or_default());
-        let mut cargo = Command::new("cargo");
+        let mut cargo = stories(place);
         cargo
-            .args(["test", "--locked", "--package", "tidelock-e2e"])
-            .args(["--no-fail-fast", "--"])
-            .arg(THREADS)
+            .args(["--", THREADS])
             .args(filter)
-            .current_dir(&place.checkout)
-            .env("CARGO_TARGET_DIR", &place.target)
             .env("KUBECONFIG", cluster.kubeconfig())
             .env("TIDELOCK_E2E_STATE", &cluster.dir)
             .env("TIDELOCK_E2E_BIN", folder)
             .env("PATH", path);
         run::visible(&mut cargo)
     })
+}
+
+fn stories(place: &Place) -> Command {
+    let mut cargo = Command::new("cargo");
+    cargo
+        .args(["test", "--package", "tidelock-e2e", "--no-fail-fast"])
+        .current_dir(&place.checkout)
+        .env("CARGO_TARGET_DIR", &place.target);
+    cargo
 }

@@ -1,7 +1,6 @@
 //! What this machine must have before a cluster can run on it.
 
 use std::env;
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, bail};
@@ -96,16 +95,38 @@ fn apt(what: &str, args: &[&str], packages: &[&str], place: &Place) -> Result<()
 }
 
 fn missing_packages() -> Vec<&'static str> {
-    PACKAGES
+    // Fails when it does not know a package, and still prints the others.
+    let printed = Command::new("dpkg-query")
+        .args(["--show", "--showformat", "${Package} ${db:Status-Status}\n"])
+        .args(PACKAGES)
+        .output()
+        .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+        .unwrap_or_default();
+    missing_of(PACKAGES, &printed)
+}
+
+fn missing_of<'a>(wanted: &[&'a str], printed: &str) -> Vec<&'a str> {
+    wanted
         .iter()
         .copied()
-        .filter(|package| !is_installed(package))
+        .filter(|package| {
+            !printed
+                .lines()
+                .any(|line| line.split_once(' ') == Some((package, "installed")))
+        })
         .collect()
 }
 
-/// Reads dpkg's own file list: a program call for each package would cost a second.
-fn is_installed(package: &str) -> bool {
-    let info = Path::new("/var/lib/dpkg/info");
-    info.join(format!("{package}.list")).exists()
-        || info.join(format!("{package}:amd64.list")).exists()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_of_which_only_settings_are_left_is_missing() {
+        let printed = "acl installed\nrunc config-files\n";
+        assert_eq!(
+            missing_of(&["acl", "runc", "tar"], printed),
+            ["runc", "tar"]
+        );
+    }
 }

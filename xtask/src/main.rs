@@ -56,7 +56,7 @@ enum Task {
         /// Only stories whose name holds this.
         filter: Option<String>,
     },
-    /// Check, then all end-to-end stories.
+    /// Check, the test cluster's proof, and all end-to-end stories.
     Test {
         #[command(flatten)]
         cluster: ClusterOptions,
@@ -154,7 +154,8 @@ fn cluster_task(place: &Place, task: ClusterTask) -> Result<()> {
 
 fn test(place: &Place, options: &e2e::Options) -> Result<()> {
     check::check(place)?;
+    prove::prove(place)?;
     e2e::run(place, options, None)?;
-    run::say("test: check and all end-to-end stories passed");
+    run::say("test: check, the test cluster's proof and all end-to-end stories passed");
     Ok(())
 }

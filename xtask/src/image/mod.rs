@@ -55,14 +55,7 @@ pub fn product(place: &Place) -> Result<Image> {
     run::say("building the operator and the mover (static, optimised)");
     let mut cargo = Command::new("cargo");
     cargo
-        .args([
-            "build",
-            "--locked",
-            "--profile",
-            "dist",
-            "--target",
-            STATIC_TARGET,
-        ])
+        .args(["build", "--profile", "dist", "--target", STATIC_TARGET])
         .current_dir(&place.checkout)
         .env("CARGO_TARGET_DIR", &place.target)
         .env("RUSTFLAGS", "-C target-feature=+crt-static");
