@@ -94,11 +94,11 @@ mod tests {
 
     fn any_fact() -> impl Strategy<Value = RetentionFact> {
         let phase = prop_oneof![
-            Just(None),
-            Just(Some(Phase::Pending)),
-            Just(Some(Phase::Running)),
+            1 => Just(None),
+            1 => Just(Some(Phase::Pending)),
+            1 => Just(Some(Phase::Running)),
             3 => Just(Some(Phase::Completed)),
-            Just(Some(Phase::Failed)),
+            1 => Just(Some(Phase::Failed)),
         ];
         ("[a-f]{1,3}", 0i64..20, phase, prop::bool::weighted(0.1)).prop_map(
             |(name, second, phase, leaving)| RetentionFact {

@@ -12,7 +12,7 @@ use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
 use jiff::civil::DateTime;
 use jiff::tz::{AmbiguousOffset, TimeZone};
-use jiff::{SignedDuration, Span, Timestamp};
+use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
 
 /// Longest jump of a zone's clock: a whole day (Samoa, 2011), and two hours to spare.
@@ -125,12 +125,11 @@ impl Schedule {
         let from = instant.to_zoned(self.zone.clone()).datetime();
         let first = self.civil_after(from)?;
         let direct = self.instants(first).into_iter().find(|at| *at > instant);
-        if let Some(direct) = direct
-            && self.clock_is_steady(instant, direct)
-        {
-            return Some(direct);
+        let shifts = self.shifts_between(instant, direct.unwrap_or(instant));
+        if direct.is_some() && shifts.is_zero() {
+            return direct;
         }
-        self.next_across_a_shift(instant, from)
+        self.next_across_a_shift(instant, from, shifts)
     }
 
     /// The newest slot in (`after`, `until`]; none where no slot lies there.
@@ -169,22 +168,30 @@ impl Schedule {
         both.into_iter().flatten().collect()
     }
 
-    /// Whether the zone keeps its offset from a day before `from` to a day after `to`.
-    fn clock_is_steady(&self, from: Timestamp, to: Timestamp) -> bool {
+    /// By how much the zone's clock jumps, in all, from a day before `from` to a day after `to`.
+    fn shifts_between(&self, from: Timestamp, to: Timestamp) -> SignedDuration {
         let (Ok(start), Ok(end)) = (from.checked_sub(WIDEST_SHIFT), to.checked_add(WIDEST_SHIFT))
         else {
-            return true;
+            return SignedDuration::ZERO;
         };
-        self.zone
-            .following(start)
-            .next()
-            .is_none_or(|shift| shift.timestamp() > end)
+        let mut offset = self.zone.to_offset(start);
+        let mut jumps = SignedDuration::ZERO;
+        let shifts = self.zone.following(start);
+        for shift in shifts.take_while(|shift| shift.timestamp() <= end) {
+            jumps += shift.offset().duration_since(offset).abs();
+            offset = shift.offset();
+        }
+        jumps
     }
 
     /// As [`Self::next_after`] where the clock changes nearby: slots are not in the order of their
-    /// civil times there, so all within reach of a shift are looked at.
-    fn next_across_a_shift(&self, instant: Timestamp, from: DateTime) -> Option<Timestamp> {
-        let reach = Span::new().hours(26);
+    /// civil times there, so all that `reach` could swap are looked at.
+    fn next_across_a_shift(
+        &self,
+        instant: Timestamp,
+        from: DateTime,
+        reach: SignedDuration,
+    ) -> Option<Timestamp> {
         let mut civil = from.checked_sub(reach).ok()?;
         let mut best: Option<(Timestamp, DateTime)> = None;
         while let Some(next) = self.civil_after(civil) {
@@ -221,6 +228,7 @@ fn five_fields(expression: &str) -> Result<Vec<String>, ScheduleError> {
     };
     let fields: Vec<String> = plain
         .split_whitespace()
+        .map(|field| if field == "*/1" { "*" } else { field })
         .map(str::to_ascii_uppercase)
         .collect();
     if fields.len() == FIELDS.len() {
@@ -316,6 +324,19 @@ fn check_characters(expression: &str, field: &Field, text: &str) -> Result<(), S
             || (!word.is_empty() && word.len() <= 2 && word.bytes().all(|b| b.is_ascii_digit()));
         if !known {
             return Err(bad_field(expression, field, text, &explain(field, "")));
+        }
+    }
+    check_steps(expression, field, text)
+}
+
+/// Refuses steps past the field's end: `*/90` minutes reads as "every 90 minutes" and would mean
+/// "every hour".
+fn check_steps(expression: &str, field: &Field, text: &str) -> Result<(), ScheduleError> {
+    let steps = text.split(',').filter_map(|item| item.split_once('/'));
+    for (_, step) in steps {
+        if step.parse().is_ok_and(|step: u32| step > field.high) {
+            let cause = format!("the step {step} is longer than the field");
+            return Err(bad_field(expression, field, text, &explain(field, &cause)));
         }
     }
     Ok(())

@@ -1,0 +1,132 @@
+//! What a run does, whatever is true of the world around it.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
+use tidelock_core::Phase;
+use tidelock_core::run::{Blocker, JobFact, Readiness, Refusal, RunDecision, RunFacts, decide};
+
+const PHASES: [Option<Phase>; 5] = [
+    None,
+    Some(Phase::Pending),
+    Some(Phase::Running),
+    Some(Phase::Completed),
+    Some(Phase::Failed),
+];
+
+fn readiness() -> impl Strategy<Value = Readiness> {
+    let message = "[a-zA-Z .]{0,20}";
+    prop_oneof![
+        Just(Readiness::Ready),
+        message.prop_map(|message| Readiness::Blocked(Blocker {
+            reason: "PVCNotFound",
+            message
+        })),
+        message.prop_map(|message| Readiness::Refused(Refusal {
+            reason: "PVCIsBlock",
+            message
+        })),
+    ]
+}
+
+fn job() -> impl Strategy<Value = JobFact> {
+    prop_oneof![
+        Just(JobFact::Absent),
+        Just(JobFact::Succeeded),
+        Just(JobFact::Failed),
+        ".{0,10}".prop_map(JobFact::Foreign),
+        prop::option::of(".{0,10}").prop_map(JobFact::Active),
+    ]
+}
+
+prop_compose! {
+    fn run()(
+        phase in prop::sample::select(PHASES.to_vec()),
+        created in -10_000i64..10_000,
+        deadline in 0i64..10_000,
+        readiness in readiness(),
+        job in job(),
+    ) -> RunFacts {
+        RunFacts {
+            phase,
+            created: Timestamp::from_second(created).unwrap(),
+            start_deadline: SignedDuration::from_secs(deadline),
+            readiness,
+            job_name: "nightly-backup".to_owned(),
+            job,
+        }
+    }
+}
+
+/// The phase that a decision leads to.
+fn next_phase(decision: &RunDecision, phase: Option<Phase>) -> Option<Phase> {
+    match decision {
+        RunDecision::Rest => phase,
+        RunDecision::Wait { .. } => Some(Phase::Pending),
+        RunDecision::Start | RunDecision::Follow(_) => Some(Phase::Running),
+        RunDecision::Finish => Some(Phase::Completed),
+        RunDecision::Collapse | RunDecision::Fail(_) => Some(Phase::Failed),
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_run_only_moves_forward(run in run(), now in -30_000i64..30_000) {
+        let now = Timestamp::from_second(now).unwrap();
+        let decision = decide(&run, now);
+        let next = next_phase(&decision, run.phase);
+        if let (Some(from), Some(to)) = (run.phase, next) {
+            prop_assert!(from.may_become(to), "{:?} to {:?}", from, to);
+        }
+        let ended = run.phase.is_some_and(Phase::is_terminal);
+        prop_assert_eq!(ended, decision == RunDecision::Rest);
+    }
+
+    #[test]
+    fn a_job_is_only_made_where_none_is_and_none_was(run in run(), now in -30_000i64..30_000) {
+        let decision = decide(&run, Timestamp::from_second(now).unwrap());
+        if decision == RunDecision::Start {
+            prop_assert_eq!(&run.job, &JobFact::Absent);
+            prop_assert_eq!(&run.readiness, &Readiness::Ready);
+            prop_assert!(matches!(run.phase, None | Some(Phase::Pending)));
+        }
+    }
+
+    #[test]
+    fn a_waiting_run_wakes_later_and_then_ends(run in run(), now in -30_000i64..30_000) {
+        let now = Timestamp::from_second(now).unwrap();
+        if let RunDecision::Wait { wake_at, .. } = decide(&run, now) {
+            prop_assert!(wake_at > now);
+            prop_assert!(matches!(decide(&run, wake_at), RunDecision::Fail(_)));
+        }
+    }
+
+    /// A life of one run: the world does as it likes, the phase is kept as the operator keeps it.
+    #[test]
+    fn a_run_that_has_ended_never_changes_again(
+        worlds in prop::collection::vec((readiness(), job(), 0i64..500), 1..40),
+    ) {
+        let mut run = RunFacts {
+            phase: None,
+            created: Timestamp::UNIX_EPOCH,
+            start_deadline: SignedDuration::from_secs(60),
+            readiness: Readiness::Ready,
+            job_name: "nightly-backup".to_owned(),
+            job: JobFact::Absent,
+        };
+        let (mut now, mut end, mut started) = (Timestamp::UNIX_EPOCH, None, 0);
+        for (readiness, job, seconds) in worlds {
+            now += SignedDuration::from_secs(seconds);
+            (run.readiness, run.job) = (readiness, job);
+            let decision = decide(&run, now);
+            started += u32::from(decision == RunDecision::Start);
+            run.phase = next_phase(&decision, run.phase);
+            if let Some(end) = end {
+                prop_assert_eq!(run.phase, Some(end));
+            }
+            end = run.phase.filter(|phase| phase.is_terminal());
+        }
+        prop_assert!(started <= 1, "its Job was made {} times", started);
+    }
+}
