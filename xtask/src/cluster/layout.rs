@@ -12,6 +12,8 @@ pub const API_PORT: u16 = 6443;
 pub const SERVICE_RANGE: &str = "10.96.0.0/16";
 /// The address of the Service `kubernetes`: the first of [`SERVICE_RANGE`].
 pub const SERVICE_ADDRESS: &str = "10.96.0.1";
+/// Where pods ask for names.
+pub const NAME_SERVICE_ADDRESS: &str = "10.96.0.10";
 /// The one flat network of nodes and pods.
 pub const SUBNET: &str = "10.88.0.0/16";
 /// More nodes than this have no use on one machine.

@@ -213,18 +213,26 @@ impl Cluster {
                 self.is_node_ready(node, programs)
             })?;
         }
-        if !missing.is_empty() {
-            self.wait("the default service account", || {
-                let mut kubectl = self.kubectl(programs)?;
-                Ok(run::succeeds(kubectl.args([
-                    "--namespace=default",
-                    "get",
-                    "serviceaccount",
-                    "default",
-                ])))
-            })?;
-        }
+        self.ensure_name_service(programs)?;
+        self.wait("the default service account", || {
+            let mut kubectl = self.kubectl(programs)?;
+            Ok(run::succeeds(kubectl.args([
+                "--namespace=default",
+                "get",
+                "serviceaccount",
+                "default",
+            ])))
+        })?;
         Ok(())
+    }
+
+    /// Makes the address that pods ask for names; there is nobody behind it, so kube-proxy
+    /// refuses at once. Without the address the kubelet warns about every pod.
+    fn ensure_name_service(&self, programs: &Programs) -> Result<()> {
+        let file = self.config("name-service.json");
+        fs::write(&file, serde_json::to_vec_pretty(&name_service())?)?;
+        let mut kubectl = self.kubectl(programs)?;
+        run::output(kubectl.arg("apply").arg("--filename").arg(file)).map(|_| ())
     }
 
     fn is_node_ready(&self, node: &Node, programs: &Programs) -> Result<bool> {
@@ -251,4 +259,19 @@ impl Cluster {
     pub fn evidence(&self) -> PathBuf {
         self.place.state.join("evidence").join(&self.id)
     }
+}
+
+fn name_service() -> serde_json::Value {
+    serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"namespace": "kube-system", "name": "kube-dns"},
+        "spec": {
+            "clusterIP": layout::NAME_SERVICE_ADDRESS,
+            "ports": [
+                {"name": "dns", "port": 53, "protocol": "UDP"},
+                {"name": "dns-tcp", "port": 53, "protocol": "TCP"},
+            ],
+        },
+    })
 }

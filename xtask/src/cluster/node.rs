@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::cgroup;
 use super::daemon::Daemon;
-use super::layout::{Cluster, Node};
+use super::layout::{Cluster, NAME_SERVICE_ADDRESS, Node};
 use super::network::cni_config;
 use super::pki::text;
 use crate::go::Programs;
@@ -103,6 +103,8 @@ impl Cluster {
             "enforceNodeAllocatable": [],
             // Empty: pods take nothing from the machine's own resolver.
             "resolvConf": "",
+            "clusterDNS": [NAME_SERVICE_ADDRESS],
+            "clusterDomain": "cluster.local",
             "podLogsDir": node.dir.join("pod-logs"),
             "volumePluginDir": node.dir.join("volume-plugins"),
             "oomScoreAdj": own_oom_score(),

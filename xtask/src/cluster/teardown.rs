@@ -1,5 +1,6 @@
 //! Ends a cluster in whatever state it is, and tells what is left of one.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +17,9 @@ const LEGACY_LOGS: &str = "/var/log/containers";
 const CNI_RESULTS: &str = "/var/lib/cni/results";
 /// Where containerd's shims make their sockets, whatever it is told.
 const SHIM_SOCKETS: &str = "/run/containerd/s";
+
+/// Of a process's command line: enough to know it by.
+const SHOWN_CHARACTERS: usize = 100;
 
 impl Cluster {
     /// Ends all processes and removes everything the cluster made.
@@ -52,14 +56,15 @@ impl Cluster {
     pub fn leftovers(&self) -> Result<Vec<String>> {
         let group = self.group();
         let mut left = Vec::new();
-        for pid in cgroup::processes(&group)? {
-            left.push(format!("process {pid}: {}", command_line(pid)));
-        }
-        for pid in self.processes_that_name_us() {
-            left.push(format!(
-                "process {pid} names our folder: {}",
-                command_line(pid)
-            ));
+        let members = cgroup::processes(&group)?;
+        let strangers = self.processes_that_name_us();
+        for pid in members
+            .into_iter()
+            .chain(strangers)
+            .collect::<BTreeSet<_>>()
+        {
+            let line: String = command_line(pid).chars().take(SHOWN_CHARACTERS).collect();
+            left.push(format!("process {pid}: {line}"));
         }
         for path in cgroup::leftovers(&group)? {
             left.push(format!("cgroup {}", path.display()));
