@@ -3,6 +3,11 @@
 //! Validation that the API server can do stands here as schema and CEL; what only the cluster can
 //! tell is a condition that the operator sets.
 
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "the lint takes the printer columns inside #[kube(…)] for repeats"
+)]
+
 mod backup;
 mod common;
 mod policy;

@@ -1,0 +1,206 @@
+//! What a Backup comes down to: which claims, which Job, which location. Pure.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::batch::v1::Job;
+use kube::{Resource, ResourceExt};
+use tidelock_api::{Backup, BackupPolicy, DEFAULT_STORAGE_PVC, MoverSpec};
+use tidelock_core::names;
+use tidelock_core::run::Readiness;
+use tidelock_protocol::{
+    BackupReport, BackupTask, Location, PROTOCOL_VERSION, Request, RunId, SOURCE_PATH,
+    STORAGE_PATH, StorageTarget, Task,
+};
+
+use crate::convert;
+use crate::error::Error;
+use crate::job::{self, JobPlan, Mount, RunKind};
+use crate::run::report::RunFailure;
+use crate::telemetry::reasons;
+use crate::volume;
+
+/// A Backup with everything resolved.
+#[derive(Debug, Clone)]
+pub struct BackupPlan {
+    /// The claim to save.
+    pub pvc: String,
+    /// The claim that holds the archive.
+    pub storage_pvc: String,
+    /// Where the archive goes.
+    pub location: Location,
+    /// The Job's name.
+    pub job_name: String,
+    /// How the mover pod runs.
+    pub mover: MoverSpec,
+}
+
+/// Resolves a Backup's spec over its policy's. What is recorded in the status already stands,
+/// whatever the policy says by now.
+///
+/// # Errors
+/// The inner error says what the Backup waits for, or why it can never run.
+pub fn resolve(
+    backup: &Backup,
+    policy: Option<&BackupPolicy>,
+) -> Result<Result<BackupPlan, Readiness>, Error> {
+    let namespace = convert::namespace(backup)?;
+    let name = backup.name_any();
+    let recorded = backup.status.as_ref();
+    let spec = &backup.spec;
+    let pvc = match recorded.and_then(|status| status.pvc_name.clone()) {
+        Some(pvc) => pvc,
+        None => match target(backup, policy) {
+            Ok(pvc) => pvc,
+            Err(readiness) => return Ok(Err(readiness)),
+        },
+    };
+    let storage_pvc = recorded
+        .and_then(|status| status.storage_pvc_name.clone())
+        .or_else(|| {
+            spec.storage
+                .as_ref()
+                .map(|storage| storage.pvc_name.clone())
+        })
+        .or_else(|| policy.and_then(|p| p.spec.storage.as_ref().map(|s| s.pvc_name.clone())))
+        .unwrap_or_else(|| DEFAULT_STORAGE_PVC.to_owned());
+    if storage_pvc == pvc {
+        return Ok(Err(volume::refused(
+            reasons::STORAGE_IS_TARGET,
+            format!(
+                "PersistentVolumeClaim {pvc} is both the target and the storage; a backup inside the volume it saves is lost with it. Name another claim in storage.pvcName."
+            ),
+        )));
+    }
+    let location = location(&namespace, &pvc, &name)?;
+    let mover = spec
+        .mover
+        .clone()
+        .or_else(|| policy.and_then(|policy| policy.spec.mover.clone()))
+        .unwrap_or_default();
+    Ok(Ok(BackupPlan {
+        pvc,
+        storage_pvc,
+        location,
+        job_name: names::backup_job_name(&name),
+        mover,
+    }))
+}
+
+/// Where the archive of a Backup stands.
+pub fn location(namespace: &str, pvc: &str, backup: &str) -> Result<Location, Error> {
+    Ok(Location::new(
+        &names::storage_stem(namespace),
+        &names::storage_stem(pvc),
+        &names::storage_stem(backup),
+    )?)
+}
+
+fn target(backup: &Backup, policy: Option<&BackupPolicy>) -> Result<String, Readiness> {
+    let named = backup.spec.target.as_ref().map(|target| &target.pvc_name);
+    let Some(policy_name) = &backup.spec.policy_ref else {
+        return named.cloned().ok_or_else(|| {
+            volume::refused(
+                reasons::PVC_NOT_FOUND,
+                "Neither target nor policyRef is set; name the claim to save in target.pvcName."
+                    .to_owned(),
+            )
+        });
+    };
+    let Some(policy) = policy else {
+        return Err(volume::blocked(
+            reasons::POLICY_NOT_FOUND,
+            format!(
+                "BackupPolicy {policy_name} does not exist in this namespace; create it, or leave policyRef out for a backup that stands alone."
+            ),
+        ));
+    };
+    let of_policy = &policy.spec.target.pvc_name;
+    match named {
+        Some(pvc) if pvc != of_policy => Err(volume::refused(
+            reasons::TARGET_MISMATCH,
+            format!(
+                "target.pvcName is {pvc}, but BackupPolicy {policy_name} saves {of_policy}; its retention must not mix volumes. Leave policyRef out to save {pvc} on its own."
+            ),
+        )),
+        _ => Ok(of_policy.clone()),
+    }
+}
+
+/// The Job that carries `plan` out.
+pub fn job(backup: &Backup, plan: &BackupPlan, image: &str) -> Result<Job, Error> {
+    let namespace = convert::namespace(backup)?;
+    let uid = convert::uid(backup)?;
+    let name = backup.name_any();
+    let request = Request {
+        version: PROTOCOL_VERSION,
+        run: RunId {
+            namespace: namespace.clone(),
+            name: name.clone(),
+            uid: uid.clone(),
+        },
+        storage: StorageTarget::Directory {
+            path: STORAGE_PATH.to_owned(),
+        },
+        task: Task::Backup(BackupTask {
+            source_path: SOURCE_PATH.to_owned(),
+            location: plan.location.clone(),
+            pvc_name: plan.pvc.clone(),
+            policy_name: backup.spec.policy_ref.clone(),
+        }),
+    };
+    let request = request.to_json().map_err(|source| Error::Request {
+        object: convert::describe(backup),
+        source,
+    })?;
+    let mounts = [
+        Mount {
+            claim: &plan.pvc,
+            path: SOURCE_PATH,
+            read_only: true,
+        },
+        Mount {
+            claim: &plan.storage_pvc,
+            path: STORAGE_PATH,
+            read_only: false,
+        },
+    ];
+    Ok(job::build(JobPlan {
+        name: &plan.job_name,
+        namespace: &namespace,
+        kind: RunKind::Backup,
+        run_name: &name,
+        run_uid: &uid,
+        owners: backup.controller_owner_ref(&()).into_iter().collect(),
+        image,
+        request,
+        mounts: &mounts,
+        mover: &plan.mover,
+        ttl_seconds: None,
+        annotations: BTreeMap::new(),
+    }))
+}
+
+/// Takes a report only where it speaks of the archive that was asked for and states what a restore
+/// will rely on.
+pub fn check(backup: &Backup, done: BackupReport) -> Result<BackupReport, RunFailure> {
+    let recorded = backup
+        .status
+        .as_ref()
+        .and_then(|status| status.backup_location.clone());
+    let mismatch = |what: String| Err(RunFailure::new(reasons::REPORT_MISMATCH, what));
+    if recorded.as_deref() != Some(&done.location.archive_key()) {
+        return mismatch(format!(
+            "The mover reports an archive at {}, not at {}.",
+            done.location.archive_key(),
+            recorded.unwrap_or_default()
+        ));
+    }
+    let digest = done.digest.strip_prefix("sha256:").unwrap_or_default();
+    if digest.len() != 64 || !digest.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return mismatch(format!(
+            "The mover reports the malformed digest {:?}.",
+            done.digest
+        ));
+    }
+    Ok(done)
+}

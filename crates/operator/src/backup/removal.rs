@@ -1,0 +1,385 @@
+//! Backups that are being deleted, and the Jobs that remove their data.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job;
+use kube::api::{Patch, PatchParams};
+use kube::runtime::controller::Action;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, Resource, ResourceExt};
+use serde_json::json;
+use tidelock_api::{
+    Backup, BackupPolicy, DATA_FINALIZER, DeletionPolicy, MoverSpec, RUN_KIND_LABEL,
+};
+use tidelock_core::names;
+use tidelock_core::removal::{
+    self as core_removal, DeleteJob, Owner, RemovalDecision, RemovalFacts,
+};
+use tidelock_protocol::{
+    DeleteItem, DeleteTask, Outcome, PROTOCOL_VERSION, Request, RunId, STORAGE_PATH, StorageTarget,
+    Task,
+};
+
+use crate::backup::plan;
+use crate::context::Context;
+use crate::convert;
+use crate::error::{Error, is_status};
+use crate::job::{self, JobPlan, Mount, RunKind};
+use crate::owners;
+use crate::run::observe::{condition, find_job, has_condition, is_finished, is_live, pods_of};
+use crate::run::{self, Created};
+use crate::telemetry::events::Story;
+use crate::telemetry::reasons;
+use crate::volume;
+
+/// Annotation on a delete Job: how many tries were made before it.
+const ATTEMPT_ANNOTATION: &str = "tidelock.dev/attempt";
+/// A finished delete Job goes after ten minutes; its result, if lost, is had again by a repeat.
+const DELETE_TTL_SECONDS: i32 = 600;
+/// Most Backups in one batch; keeps the request well below the size of an environment variable.
+const MAX_BATCH: usize = 100;
+
+/// Brings the deletion of one Backup a step further.
+pub async fn reconcile(backup: &Backup, ctx: &Context, now: Timestamp) -> Result<Action, Error> {
+    if !backup.finalizers().iter().any(|f| f == DATA_FINALIZER) {
+        return Ok(Action::await_change());
+    }
+    let facts = observe(backup, ctx).await?;
+    match core_removal::decide(&facts, now) {
+        RemovalDecision::Release(left_behind) => release(backup, ctx, left_behind, now).await?,
+        RemovalDecision::StopRun => stop_run(backup, ctx).await?,
+        RemovalDecision::Gather(wake_at) => return Ok(run::requeue_at(wake_at, now)),
+        RemovalDecision::Await => {}
+        RemovalDecision::Remove(attempt) => return remove_batch(backup, ctx, attempt, now).await,
+        RemovalDecision::Retry { message, wake_at } => {
+            let note = format!("The data could not be removed yet: {message}");
+            tell(backup, ctx, reasons::CLEANUP_FAILED, true, note, now).await?;
+            return Ok(run::requeue_at(wake_at, now));
+        }
+    }
+    Ok(Action::await_change())
+}
+
+async fn observe(backup: &Backup, ctx: &Context) -> Result<RemovalFacts, Error> {
+    let namespace = convert::namespace(backup)?;
+    let mut facts = cached_facts(backup, ctx);
+    let run_job = match run_job_name(backup) {
+        Some(name) => find_job(ctx, &namespace, name).await?,
+        None => None,
+    };
+    let uid = convert::uid(backup)?;
+    let own_job = run_job.filter(|job| owners::is_controlled_by(&job.metadata, &uid));
+    facts.run_is_active |= own_job.is_some_and(|job| !is_finished(&job));
+    facts.delete_job = match delete_job(backup, ctx) {
+        Some(job) => delete_fact(backup, &job, ctx).await?,
+        None => DeleteJob::Absent,
+    };
+    if let Some(storage) = storage_pvc(backup) {
+        let claim = volume::get(ctx, &namespace, storage).await?;
+        let gone = claim.is_none();
+        facts.storage_gone = gone.then(|| {
+            format!("its storage PersistentVolumeClaim {storage} does not exist any more")
+        });
+    }
+    Ok(facts)
+}
+
+/// What the caches tell; enough to see which Backups go along in a batch.
+fn cached_facts(backup: &Backup, ctx: &Context) -> RemovalFacts {
+    let namespace = backup.namespace().unwrap_or_default();
+    let uid = backup.uid().unwrap_or_default();
+    let pods = pods_of(ctx, &namespace, &uid);
+    RemovalFacts {
+        may_have_data: run_job_name(backup).is_some(),
+        retain: backup.spec.deletion_policy == DeletionPolicy::Retain,
+        owner: owner(backup, ctx),
+        run_is_active: pods.iter().any(|pod| is_live(pod)),
+        storage_gone: None,
+        namespace_is_leaving: false,
+        batch_since: leaving_since(backup),
+        delete_job: DeleteJob::Absent,
+    }
+}
+
+fn run_job_name(backup: &Backup) -> Option<&String> {
+    backup.status.as_ref()?.job_name.as_ref()
+}
+
+fn storage_pvc(backup: &Backup) -> Option<&str> {
+    backup.status.as_ref()?.storage_pvc_name.as_deref()
+}
+
+fn leaving_since(backup: &Backup) -> Timestamp {
+    let time = backup.metadata.deletion_timestamp.as_ref();
+    time.map_or(Timestamp::UNIX_EPOCH, |time| time.0)
+}
+
+/// Who stands behind the deletion, by the policy as it is now.
+fn owner(backup: &Backup, ctx: &Context) -> Owner {
+    let Some(reference) = owners::controller(&backup.metadata) else {
+        return Owner::None;
+    };
+    let namespace = backup.namespace().unwrap_or_default();
+    let key = ObjectRef::<BackupPolicy>::new(&reference.name).within(&namespace);
+    let alive = ctx.caches.policies.get(&key).is_some_and(|policy| {
+        policy.uid().as_ref() == Some(&reference.uid)
+            && policy.metadata.deletion_timestamp.is_none()
+    });
+    if alive { Owner::Alive } else { Owner::Leaving }
+}
+
+/// The latest delete Job that covers `backup`.
+fn delete_job(backup: &Backup, ctx: &Context) -> Option<Arc<Job>> {
+    let uid = backup.uid()?;
+    let covering = ctx.caches.jobs.state_filter(|job| {
+        job.namespace() == backup.namespace()
+            && job
+                .labels()
+                .get(RUN_KIND_LABEL)
+                .is_some_and(|kind| kind == RunKind::Delete.as_str())
+            && owners::owners_of_kind::<Backup>(&job.metadata).any(|owner| owner.uid == uid)
+    });
+    covering.into_iter().max_by_key(|job| attempt(job))
+}
+
+fn attempt(job: &Job) -> u32 {
+    let text = job.annotations().get(ATTEMPT_ANNOTATION);
+    text.and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+async fn delete_fact(backup: &Backup, job: &Job, ctx: &Context) -> Result<DeleteJob, Error> {
+    if has_condition(job, "Complete") {
+        return Ok(DeleteJob::Done);
+    }
+    let Some(failed) = condition(job, "Failed") else {
+        return Ok(DeleteJob::Active);
+    };
+    let ended = failed
+        .last_transition_time
+        .as_ref()
+        .map_or(Timestamp::UNIX_EPOCH, |t| t.0);
+    let report = run::report::newest(ctx, job, &job.name_any()).await?;
+    let message = match report {
+        Some(Outcome::Deleted(report)) => {
+            let location = own_location(backup)?;
+            let own = report.failed.iter().find(|item| item.location == location);
+            let all_named = report.failed_total == report.failed.len() as u64;
+            match own {
+                Some(item) => item.message.clone(),
+                None if all_named => return Ok(DeleteJob::Done),
+                None => format!("{} items of the batch failed", report.failed_total),
+            }
+        }
+        Some(Outcome::Failed(failure)) => failure.message,
+        _ => failed
+            .message
+            .clone()
+            .unwrap_or_else(|| "the Job failed without a report".to_owned()),
+    };
+    Ok(DeleteJob::Failed {
+        message,
+        ended,
+        attempt: attempt(job),
+    })
+}
+
+fn own_location(backup: &Backup) -> Result<tidelock_protocol::Location, Error> {
+    let namespace = convert::namespace(backup)?;
+    let pvc = backup
+        .status
+        .as_ref()
+        .and_then(|status| status.pvc_name.clone());
+    plan::location(&namespace, &pvc.unwrap_or_default(), &backup.name_any())
+}
+
+async fn stop_run(backup: &Backup, ctx: &Context) -> Result<(), Error> {
+    let namespace = convert::namespace(backup)?;
+    let uid = convert::uid(backup)?;
+    let Some(name) = run_job_name(backup) else {
+        return Ok(());
+    };
+    match find_job(ctx, &namespace, name).await? {
+        Some(job) if owners::is_controlled_by(&job.metadata, &uid) => {
+            run::ensure_job_stopped(ctx, &job).await
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes one Job for all Backups on the same storage whose data is due to go.
+async fn remove_batch(
+    backup: &Backup,
+    ctx: &Context,
+    attempt: u32,
+    now: Timestamp,
+) -> Result<Action, Error> {
+    let batch = batch(backup, ctx, attempt, now);
+    let job = delete_manifest(&batch, backup, attempt, &ctx.mover_image)?;
+    match run::ensure_job(ctx, &job).await? {
+        Created::Exists => Ok(Action::await_change()),
+        Created::NamespaceLeaving => {
+            let why = "its namespace is being deleted".to_owned();
+            release(backup, ctx, Some(why), now).await?;
+            Ok(Action::await_change())
+        }
+        Created::Refused(words) => {
+            let note = format!("The API server refuses the Job that removes the data: {words}");
+            tell(backup, ctx, reasons::CLEANUP_FAILED, true, note, now).await?;
+            Ok(Action::requeue(std::time::Duration::from_secs(300)))
+        }
+    }
+}
+
+/// The Backups that go along with `backup`: a first try takes all that wait on the same storage,
+/// a repeat only itself, so that one bad item does not hold up others for ever.
+fn batch(backup: &Backup, ctx: &Context, attempt: u32, now: Timestamp) -> Vec<Arc<Backup>> {
+    let alone = || vec![Arc::new(backup.clone())];
+    if attempt > 0 {
+        return alone();
+    }
+    let mut others = ctx.caches.backups.state_filter(|other| {
+        let waits = other.metadata.deletion_timestamp.is_some()
+            && other.finalizers().iter().any(|f| f == DATA_FINALIZER)
+            && other.namespace() == backup.namespace()
+            && storage_pvc(other) == storage_pvc(backup)
+            && delete_job(other, ctx).is_none();
+        waits
+            && matches!(
+                core_removal::decide(&cached_facts(other, ctx), now),
+                RemovalDecision::Remove(_) | RemovalDecision::Gather(_)
+            )
+    });
+    others.sort_by_key(|other| (leaving_since(other), other.name_any()));
+    others.truncate(MAX_BATCH);
+    if others.iter().any(|other| other.uid() == backup.uid()) {
+        others
+    } else {
+        alone()
+    }
+}
+
+fn delete_manifest(
+    batch: &[Arc<Backup>],
+    lead: &Backup,
+    attempt: u32,
+    image: &str,
+) -> Result<Job, Error> {
+    let namespace = convert::namespace(lead)?;
+    let uids: Vec<String> = batch.iter().filter_map(|backup| backup.uid()).collect();
+    let uid_refs: Vec<&str> = uids.iter().map(String::as_str).collect();
+    let name = names::delete_job_name(&uid_refs, attempt);
+    let items: Result<Vec<DeleteItem>, Error> = batch
+        .iter()
+        .map(|backup| {
+            Ok(DeleteItem {
+                location: own_location(backup)?,
+                backup_uid: convert::uid(backup.as_ref())?,
+            })
+        })
+        .collect();
+    let request = Request {
+        version: PROTOCOL_VERSION,
+        run: RunId {
+            namespace: namespace.clone(),
+            name: name.clone(),
+            uid: name.clone(),
+        },
+        storage: StorageTarget::Directory {
+            path: STORAGE_PATH.to_owned(),
+        },
+        task: Task::Delete(DeleteTask { items: items? }),
+    };
+    let request = request.to_json().map_err(|source| Error::Request {
+        object: convert::describe(lead),
+        source,
+    })?;
+    let storage = storage_pvc(lead).unwrap_or_default();
+    let mover = lead.spec.mover.clone().unwrap_or_default();
+    Ok(job::build(JobPlan {
+        name: &name,
+        namespace: &namespace,
+        kind: RunKind::Delete,
+        run_name: &name,
+        run_uid: &name,
+        owners: batch
+            .iter()
+            .filter_map(|backup| backup.owner_ref(&()))
+            .collect(),
+        image,
+        request,
+        mounts: &[Mount {
+            claim: storage,
+            path: STORAGE_PATH,
+            read_only: false,
+        }],
+        mover: &MoverSpec {
+            resources: None,
+            ..mover
+        },
+        ttl_seconds: Some(DELETE_TTL_SECONDS),
+        annotations: BTreeMap::from([(ATTEMPT_ANNOTATION.to_owned(), attempt.to_string())]),
+    }))
+}
+
+/// Takes the finalizer off, and says what is left behind.
+async fn release(
+    backup: &Backup,
+    ctx: &Context,
+    left_behind: Option<String>,
+    now: Timestamp,
+) -> Result<(), Error> {
+    if let Some(why) = left_behind.filter(|_| run_job_name(backup).is_some()) {
+        let location = backup
+            .status
+            .as_ref()
+            .and_then(|s| s.backup_location.clone());
+        let note = format!(
+            "Left the data at {} in place: {why}",
+            location.unwrap_or_default()
+        );
+        tell(backup, ctx, reasons::DATA_RETAINED, false, note, now).await?;
+    }
+    let namespace = convert::namespace(backup)?;
+    let name = backup.name_any();
+    let finalizers: Vec<&String> = backup
+        .finalizers()
+        .iter()
+        .filter(|f| *f != DATA_FINALIZER)
+        .collect();
+    let patch = json!({"metadata": {
+        "resourceVersion": backup.resource_version(),
+        "finalizers": finalizers,
+    }});
+    let api: Api<Backup> = Api::namespaced(ctx.client.clone(), &namespace);
+    match api
+        .patch(&name, &PatchParams::default(), &Patch::Merge(patch))
+        .await
+    {
+        Ok(_) => Ok(()),
+        Err(error) if is_status(&error, 404) => Ok(()),
+        Err(error) => Err(Error::api(format!("release Backup {namespace}/{name}"))(
+            error,
+        )),
+    }
+}
+
+async fn tell(
+    backup: &Backup,
+    ctx: &Context,
+    reason: &'static str,
+    warning: bool,
+    note: String,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let key = note.clone();
+    let story = Story {
+        warning,
+        reason,
+        action: "Delete",
+        note,
+        key: &key,
+    };
+    ctx.events.tell(backup, story, now).await
+}

@@ -1,0 +1,74 @@
+//! What every reconcile has at hand.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Client;
+use kube::runtime::reflector::Store;
+use tidelock_api::{Backup, BackupPolicy, Restore};
+
+use crate::telemetry::events::Events;
+
+/// What every reconcile has at hand.
+pub struct Context {
+    /// The API server.
+    pub client: Client,
+    /// Caches, kept by one watch for each kind.
+    pub caches: Caches,
+    /// Image of the mover: the operator's own, so that their versions never part.
+    pub mover_image: String,
+    /// Publishes Events.
+    pub events: Events,
+    failures: Mutex<HashMap<String, u32>>,
+}
+
+/// Caches of what the operator watches.
+#[derive(Clone)]
+pub struct Caches {
+    /// All BackupPolicies.
+    pub policies: Store<BackupPolicy>,
+    /// All Backups.
+    pub backups: Store<Backup>,
+    /// All Restores.
+    pub restores: Store<Restore>,
+    /// Our Jobs.
+    pub jobs: Store<Job>,
+    /// The pods of our Jobs.
+    pub pods: Store<Pod>,
+}
+
+impl Context {
+    /// A context over `client` and `caches`.
+    pub fn new(client: Client, caches: Caches, mover_image: String, instance: String) -> Self {
+        Self {
+            events: Events::new(client.clone(), instance),
+            client,
+            caches,
+            mover_image,
+            failures: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// The time; the only place where the operator reads the clock, once for each reconcile.
+    pub fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    /// Counts a failed reconcile of `object`; how many failed in a row before it.
+    pub fn count_failure(&self, object: &str) -> u32 {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = failures.entry(object.to_owned()).or_insert(0);
+        let before = *count;
+        *count += 1;
+        before
+    }
+
+    /// Forgets the failures of `object`.
+    pub fn clear_failures(&self, object: &str) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.remove(object);
+    }
+}

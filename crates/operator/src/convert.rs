@@ -1,0 +1,67 @@
+//! Between the API's types and the core's.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::{Resource, ResourceExt};
+use tidelock_core::Phase;
+
+use crate::error::Error;
+
+/// The core's word for an API phase.
+pub fn to_core(phase: tidelock_api::Phase) -> Phase {
+    match phase {
+        tidelock_api::Phase::Pending => Phase::Pending,
+        tidelock_api::Phase::Running => Phase::Running,
+        tidelock_api::Phase::Completed => Phase::Completed,
+        tidelock_api::Phase::Failed => Phase::Failed,
+    }
+}
+
+/// Whether a phase of the API is final.
+pub fn is_terminal(phase: Option<tidelock_api::Phase>) -> bool {
+    phase.is_some_and(|phase| to_core(phase).is_terminal())
+}
+
+/// When an object was made.
+pub fn created(meta: &ObjectMeta) -> Timestamp {
+    meta.creation_timestamp
+        .as_ref()
+        .map_or(Timestamp::UNIX_EPOCH, |time| time.0)
+}
+
+/// Seconds as a length of time.
+pub fn seconds(count: u32) -> SignedDuration {
+    SignedDuration::from_secs(i64::from(count))
+}
+
+/// A count for a status field; what does not fit is cut off at the largest.
+pub fn to_i64(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// `now` in whole seconds, as Kubernetes writes times.
+pub fn whole_seconds(now: Timestamp) -> Time {
+    Time(Timestamp::from_second(now.as_second()).unwrap_or(now))
+}
+
+/// UID of an object from the API server.
+pub fn uid<K: Resource<DynamicType = ()>>(object: &K) -> Result<String, Error> {
+    object.uid().ok_or_else(|| Error::Incomplete {
+        object: describe(object),
+        field: "metadata.uid",
+    })
+}
+
+/// Namespace of an object from the API server.
+pub fn namespace<K: Resource<DynamicType = ()>>(object: &K) -> Result<String, Error> {
+    object.namespace().ok_or_else(|| Error::Incomplete {
+        object: describe(object),
+        field: "metadata.namespace",
+    })
+}
+
+/// `Kind namespace/name`.
+pub fn describe<K: Resource<DynamicType = ()>>(object: &K) -> String {
+    let namespace = object.namespace().unwrap_or_default();
+    format!("{} {namespace}/{}", K::kind(&()), object.name_any())
+}

@@ -1,0 +1,99 @@
+//! What can go wrong in a reconcile, and what the controller does about it.
+
+use std::time::Duration;
+
+/// A reconcile that did not get through; it is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server refused or did not answer.
+    #[error("cannot {action}")]
+    Api {
+        /// What was tried, and on what.
+        action: String,
+        /// The answer.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// An object lacks what the API server always sets.
+    #[error("{object} has no {field}; this is a fault of the API server or of Tidelock")]
+    Incomplete {
+        /// Kind and name.
+        object: String,
+        /// What is missing.
+        field: &'static str,
+    },
+    /// A request for the mover could not be written.
+    #[error("cannot write the mover's request for {object}")]
+    Request {
+        /// Kind and name.
+        object: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A name from the API server does not make a location.
+    #[error(transparent)]
+    Location(#[from] tidelock_protocol::InvalidLocation),
+}
+
+/// What became of an API call, told apart where the next step differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Somebody else wrote first: look again at once.
+    Conflict,
+    /// May pass: try again, with growing pauses.
+    Transient,
+}
+
+impl Error {
+    /// For `map_err`: names what was tried.
+    pub fn api(action: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
+        let action = action.into();
+        move |source| Self::Api {
+            action,
+            source: Box::new(source),
+        }
+    }
+
+    /// How to go on.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Api { source, .. } if is_status(source, 409) => Class::Conflict,
+            _ => Class::Transient,
+        }
+    }
+
+    /// The error and all its causes in one line.
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut next = std::error::Error::source(self);
+        while let Some(cause) = next {
+            text.push_str(": ");
+            text.push_str(&cause.to_string());
+            next = cause.source();
+        }
+        text
+    }
+}
+
+/// Pause before try number `attempt` (from 0): one second, doubled, at most five minutes.
+pub fn back_off(attempt: u32) -> Duration {
+    Duration::from_secs((1u64 << attempt.min(9)).min(300))
+}
+
+/// Whether the API server answered with this HTTP status.
+pub fn is_status(error: &kube::Error, code: u16) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == code)
+}
+
+/// Whether the API server refused to make something because the namespace is being deleted.
+pub fn is_namespace_leaving(error: &kube::Error) -> bool {
+    let kube::Error::Api(status) = error else {
+        return false;
+    };
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    status.code == 403
+        && causes
+            .into_iter()
+            .any(|cause| cause.reason == "NamespaceTerminating")
+}

@@ -1,0 +1,112 @@
+//! What is known of a BackupPolicy.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use kube::ResourceExt;
+use tidelock_api::{Backup, BackupPolicy, ConcurrencyPolicy, POLICY_LABEL};
+use tidelock_core::names;
+use tidelock_core::policy::{Concurrency, PolicyFacts};
+use tidelock_core::retention::RetentionFact;
+use tidelock_core::schedule::{Schedule, ScheduleError};
+
+use crate::conditions::ready_reason;
+use crate::context::Context;
+use crate::convert;
+use crate::error::Error;
+use crate::owners;
+use crate::telemetry::reasons;
+
+/// What is known of a BackupPolicy that is not being deleted.
+pub struct Observed {
+    /// Its Backups, in no order.
+    pub backups: Vec<Arc<Backup>>,
+    /// Label selector that finds them.
+    pub selector: String,
+    retention: Vec<RetentionFact>,
+}
+
+/// Reads the caches.
+pub fn observe(policy: &BackupPolicy, ctx: &Context) -> Result<Observed, Error> {
+    let namespace = convert::namespace(policy)?;
+    let uid = convert::uid(policy)?;
+    let backups = ctx.caches.backups.state_filter(|backup| {
+        backup.metadata.namespace.as_ref() == Some(&namespace)
+            && owners::is_controlled_by(&backup.metadata, &uid)
+    });
+    let retention = backups
+        .iter()
+        .map(|backup| retention_fact(backup))
+        .collect();
+    Ok(Observed {
+        backups,
+        selector: selector(policy),
+        retention,
+    })
+}
+
+/// Label selector that finds a policy's Backups, and maybe others of a namesake.
+pub fn selector(policy: &BackupPolicy) -> String {
+    format!("{POLICY_LABEL}={}", names::label_value(&policy.name_any()))
+}
+
+/// What retention needs to know of a Backup. One that never started counts from its creation.
+pub fn retention_fact(backup: &Backup) -> RetentionFact {
+    let status = backup.status.as_ref();
+    let started = status.and_then(|status| status.start_time.as_ref());
+    RetentionFact {
+        name: backup.name_any(),
+        phase: status.and_then(|status| status.phase).map(convert::to_core),
+        taken_at: started.map_or_else(|| convert::created(&backup.metadata), |time| time.0),
+        leaving: backup.metadata.deletion_timestamp.is_some(),
+    }
+}
+
+/// The schedule of a policy, understood.
+pub fn schedule(policy: &BackupPolicy, now: Timestamp) -> Result<Schedule, ScheduleError> {
+    let namespace = policy.namespace().unwrap_or_default();
+    let seed = format!("{namespace}/{}", policy.name_any());
+    let spec = &policy.spec;
+    Schedule::parse(&spec.schedule, spec.time_zone.as_deref(), &seed, now)
+}
+
+/// Schedule and zone in one line, to tell a changed one.
+pub fn followed_schedule(policy: &BackupPolicy) -> String {
+    let zone = policy.spec.time_zone.as_deref().unwrap_or("UTC");
+    format!("{} {zone}", policy.spec.schedule)
+}
+
+impl Observed {
+    /// The facts for the decision.
+    pub fn facts<'a>(&'a self, policy: &BackupPolicy, schedule: &'a Schedule) -> PolicyFacts<'a> {
+        let spec = &policy.spec;
+        let status = policy.status.as_ref();
+        let dealt_with = status.and_then(|status| status.last_schedule_time.as_ref());
+        PolicyFacts {
+            schedule,
+            created: convert::created(&policy.metadata),
+            dealt_with_until: dealt_with.map(|time| time.0),
+            starts_afresh: starts_afresh(policy),
+            suspend: spec.suspend,
+            concurrency: match spec.concurrency_policy {
+                ConcurrencyPolicy::Forbid => Concurrency::Forbid,
+                ConcurrencyPolicy::Allow => Concurrency::Allow,
+            },
+            starting_deadline: spec.starting_deadline_seconds.map(convert::seconds),
+            keep_last: spec.retention.as_ref().map(|retention| retention.keep_last),
+            backups: &self.retention,
+        }
+    }
+}
+
+/// Whether slots before now are nobody's wish: the schedule has changed, was invalid, or was
+/// suspended until now.
+fn starts_afresh(policy: &BackupPolicy) -> bool {
+    let Some(status) = &policy.status else {
+        return false;
+    };
+    let reason = ready_reason(&status.conditions);
+    let was_held = reason == reasons::SUSPENDED || reason == reasons::INVALID_SCHEDULE;
+    let followed = status.followed_schedule.as_ref();
+    was_held || followed.is_some_and(|followed| *followed != followed_schedule(policy))
+}

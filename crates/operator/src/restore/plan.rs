@@ -1,0 +1,222 @@
+//! What a Restore comes down to. Pure.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{
+    PersistentVolumeClaim, PersistentVolumeClaimSpec, VolumeResourceRequirements,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::{Resource, ResourceExt};
+use tidelock_api::{Backup, MoverSpec, Phase, RESTORE_UID_ANNOTATION, Restore, TargetTemplate};
+use tidelock_core::names;
+use tidelock_core::run::Readiness;
+use tidelock_protocol::{
+    ExpectedArchive, Location, PROTOCOL_VERSION, Request, RestoreTask, RunId, STORAGE_PATH,
+    StorageTarget, TARGET_PATH, Task,
+};
+
+use crate::convert;
+use crate::error::Error;
+use crate::job::{self, JobPlan, Mount, RunKind};
+use crate::telemetry::reasons;
+use crate::volume;
+
+/// A Restore with everything resolved.
+#[derive(Debug, Clone)]
+pub struct RestorePlan {
+    /// The claim to fill.
+    pub target_pvc: String,
+    /// The claim to make first, where a template asks for it.
+    pub claim_to_make: Option<PersistentVolumeClaim>,
+    /// The claim that holds the archive.
+    pub storage_pvc: String,
+    /// Where the archive stands.
+    pub location: Location,
+    /// What the archive must be.
+    pub expected: ExpectedArchive,
+    /// When the backup was started.
+    pub recovery_point: Option<Time>,
+    /// The Job's name.
+    pub job_name: String,
+    /// How the mover pod runs.
+    pub mover: MoverSpec,
+}
+
+/// The claim that a Restore names or makes.
+pub fn target_name(restore: &Restore) -> &str {
+    let template = restore.spec.target_template.as_ref();
+    let made = template.map(|template| template.metadata.name.as_str());
+    restore
+        .spec
+        .target_pvc
+        .as_deref()
+        .or(made)
+        .unwrap_or_default()
+}
+
+/// Resolves a Restore over the Backup it names.
+///
+/// # Errors
+/// The inner error says why the Backup cannot be restored.
+pub fn resolve(
+    restore: &Restore,
+    backup: Option<&Backup>,
+) -> Result<Result<RestorePlan, Readiness>, Error> {
+    let namespace = convert::namespace(restore)?;
+    let backup_name = &restore.spec.backup_name;
+    let backup = match restorable(backup_name, backup) {
+        Ok(backup) => backup,
+        Err(readiness) => return Ok(Err(readiness)),
+    };
+    let status = backup.status.clone().unwrap_or_default();
+    let (Some(digest), Some(size), Some(pvc), Some(storage_pvc)) = (
+        status.digest,
+        status.size,
+        status.pvc_name,
+        status.storage_pvc_name,
+    ) else {
+        return Ok(Err(volume::refused(
+            reasons::BACKUP_NOT_COMPLETED,
+            format!(
+                "Backup {backup_name} is Completed but its status lacks digest, size or location, so nothing could prove what is restored."
+            ),
+        )));
+    };
+    let target_pvc = target_name(restore).to_owned();
+    if target_pvc == storage_pvc {
+        return Ok(Err(volume::refused(
+            reasons::STORAGE_IS_TARGET,
+            format!(
+                "PersistentVolumeClaim {target_pvc} holds the backups; name another claim to restore into."
+            ),
+        )));
+    }
+    let location = crate::backup::location(&namespace, &pvc, backup_name)?;
+    Ok(Ok(RestorePlan {
+        claim_to_make: restore
+            .spec
+            .target_template
+            .as_ref()
+            .map(|template| claim(restore, &namespace, template)),
+        target_pvc,
+        storage_pvc,
+        location,
+        expected: ExpectedArchive {
+            digest,
+            stored_bytes: u64::try_from(size.stored_bytes).unwrap_or_default(),
+            backup_uid: convert::uid(backup)?,
+        },
+        recovery_point: status.start_time,
+        job_name: names::restore_job_name(&restore.name_any()),
+        mover: restore.spec.mover.clone().unwrap_or_default(),
+    }))
+}
+
+fn restorable<'a>(name: &str, backup: Option<&'a Backup>) -> Result<&'a Backup, Readiness> {
+    let Some(backup) = backup else {
+        return Err(volume::refused(
+            reasons::BACKUP_NOT_FOUND,
+            format!(
+                "Backup {name} does not exist in this namespace; `kubectl get backups` lists what can be restored."
+            ),
+        ));
+    };
+    if backup.metadata.deletion_timestamp.is_some() {
+        return Err(volume::refused(
+            reasons::BACKUP_NOT_FOUND,
+            format!("Backup {name} is being deleted, and its data with it; choose another."),
+        ));
+    }
+    match backup.status.as_ref().and_then(|status| status.phase) {
+        Some(Phase::Completed) => Ok(backup),
+        phase => Err(volume::refused(
+            reasons::BACKUP_NOT_COMPLETED,
+            format!(
+                "Backup {name} is {:?}; only a Completed one can be restored. Choose another, or make a new Restore once it is Completed.",
+                phase.unwrap_or(Phase::Pending)
+            ),
+        )),
+    }
+}
+
+/// The claim of a template. No owner: what was restored outlives the Restore.
+fn claim(restore: &Restore, namespace: &str, template: &TargetTemplate) -> PersistentVolumeClaim {
+    let mut annotations = template.metadata.annotations.clone();
+    annotations.insert(
+        RESTORE_UID_ANNOTATION.to_owned(),
+        restore.uid().unwrap_or_default(),
+    );
+    PersistentVolumeClaim {
+        metadata: ObjectMeta {
+            name: Some(template.metadata.name.clone()),
+            namespace: Some(namespace.to_owned()),
+            labels: Some(template.metadata.labels.clone()),
+            annotations: Some(annotations),
+            ..Default::default()
+        },
+        spec: Some(PersistentVolumeClaimSpec {
+            access_modes: Some(template.spec.access_modes.clone()),
+            storage_class_name: template.spec.storage_class_name.clone(),
+            resources: Some(VolumeResourceRequirements {
+                requests: Some(template.spec.resources.requests.clone()),
+                limits: None,
+            }),
+            ..Default::default()
+        }),
+        status: None,
+    }
+}
+
+/// The Job that carries `plan` out.
+pub fn job(restore: &Restore, plan: &RestorePlan, image: &str) -> Result<Job, Error> {
+    let namespace = convert::namespace(restore)?;
+    let uid = convert::uid(restore)?;
+    let name = restore.name_any();
+    let request = Request {
+        version: PROTOCOL_VERSION,
+        run: RunId {
+            namespace: namespace.clone(),
+            name: name.clone(),
+            uid: uid.clone(),
+        },
+        storage: StorageTarget::Directory {
+            path: STORAGE_PATH.to_owned(),
+        },
+        task: Task::Restore(RestoreTask {
+            target_path: TARGET_PATH.to_owned(),
+            location: plan.location.clone(),
+            expected: plan.expected.clone(),
+        }),
+    };
+    let request = request.to_json().map_err(|source| Error::Request {
+        object: convert::describe(restore),
+        source,
+    })?;
+    let mounts = [
+        Mount {
+            claim: &plan.storage_pvc,
+            path: STORAGE_PATH,
+            read_only: true,
+        },
+        Mount {
+            claim: &plan.target_pvc,
+            path: TARGET_PATH,
+            read_only: false,
+        },
+    ];
+    Ok(job::build(JobPlan {
+        name: &plan.job_name,
+        namespace: &namespace,
+        kind: RunKind::Restore,
+        run_name: &name,
+        run_uid: &uid,
+        owners: restore.controller_owner_ref(&()).into_iter().collect(),
+        image,
+        request,
+        mounts: &mounts,
+        mover: &plan.mover,
+        ttl_seconds: None,
+        annotations: BTreeMap::new(),
+    }))
+}

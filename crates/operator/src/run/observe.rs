@@ -1,0 +1,134 @@
+//! What is known of a run's Job and pods.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, ResourceExt};
+use tidelock_api::RUN_UID_LABEL;
+use tidelock_core::run::JobFact;
+
+use crate::context::Context;
+use crate::error::Error;
+use crate::owners;
+
+/// The Job of that name: from the cache, or from the API server where the cache has none (it holds
+/// only Jobs with our label, and may lag).
+pub async fn find_job(
+    ctx: &Context,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<Arc<Job>>, Error> {
+    let cached = ctx.caches.jobs.get(&ObjectRef::new(name).within(namespace));
+    if cached.is_some() {
+        return Ok(cached);
+    }
+    let api: Api<Job> = Api::namespaced(ctx.client.clone(), namespace);
+    let live = api
+        .get_opt(name)
+        .await
+        .map_err(Error::api(format!("read Job {namespace}/{name}")))?;
+    Ok(live.map(Arc::new))
+}
+
+/// What a Job means for the run with this UID.
+pub fn job_fact(job: Option<&Job>, run_uid: &str, trouble: Option<String>) -> JobFact {
+    let Some(job) = job else {
+        return JobFact::Absent;
+    };
+    if !owners::is_controlled_by(&job.metadata, run_uid) {
+        return JobFact::Foreign(owners::describe_controller(&job.metadata));
+    }
+    if has_condition(job, "Complete") {
+        JobFact::Succeeded
+    } else if has_condition(job, "Failed") {
+        JobFact::Failed
+    } else {
+        JobFact::Active(trouble)
+    }
+}
+
+/// Whether a Job is at its end.
+pub fn is_finished(job: &Job) -> bool {
+    has_condition(job, "Complete") || has_condition(job, "Failed")
+}
+
+/// Whether a condition of that type is true.
+pub fn has_condition(job: &Job, kind: &str) -> bool {
+    condition(job, kind).is_some()
+}
+
+/// The true condition of that type.
+pub fn condition<'a>(
+    job: &'a Job,
+    kind: &str,
+) -> Option<&'a k8s_openapi::api::batch::v1::JobCondition> {
+    let conditions = job.status.as_ref()?.conditions.as_ref()?;
+    conditions
+        .iter()
+        .find(|condition| condition.type_ == kind && condition.status == "True")
+}
+
+/// Cached pods of the run with this UID.
+pub fn pods_of(ctx: &Context, namespace: &str, run_uid: &str) -> Vec<Arc<Pod>> {
+    ctx.caches.pods.state_filter(|pod| {
+        pod.namespace().as_deref() == Some(namespace)
+            && pod
+                .labels()
+                .get(RUN_UID_LABEL)
+                .is_some_and(|uid| uid == run_uid)
+    })
+}
+
+/// Whether a pod can still run or write.
+pub fn is_live(pod: &Pod) -> bool {
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    !matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+/// What keeps the newest of `pods` from running, in the words of scheduler and kubelet.
+pub fn pod_trouble(pods: &[Arc<Pod>]) -> Option<String> {
+    let newest = pods
+        .iter()
+        .max_by_key(|pod| crate::convert::created(&pod.metadata))?;
+    let status = newest.status.as_ref()?;
+    if status.phase.as_deref() != Some("Pending") {
+        return None;
+    }
+    let unscheduled = status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
+    if let Some(condition) = unscheduled {
+        let words = condition.message.clone().unwrap_or_default();
+        return Some(format!(
+            "Pod {} is not scheduled: {words}",
+            newest.name_any()
+        ));
+    }
+    let waiting = status
+        .container_statuses
+        .iter()
+        .flatten()
+        .find_map(waiting_words)?;
+    Some(format!(
+        "Pod {} does not start: {waiting}",
+        newest.name_any()
+    ))
+}
+
+fn waiting_words(status: &ContainerStatus) -> Option<String> {
+    let waiting = status.state.as_ref()?.waiting.as_ref()?;
+    let reason = waiting.reason.clone().unwrap_or_default();
+    // The ordinary way to a start is no trouble.
+    if reason == "ContainerCreating" || reason == "PodInitializing" || reason.is_empty() {
+        return None;
+    }
+    let message = waiting.message.clone().unwrap_or_default();
+    Some(format!("{reason} {message}").trim_end().to_owned())
+}

@@ -1,0 +1,188 @@
+//! How a run ended, by the report of its pod. Everything a pod says is checked.
+
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
+use kube::api::ListParams;
+use kube::{Api, ResourceExt};
+use tidelock_protocol::{Failure, Outcome, Report};
+
+use crate::context::Context;
+use crate::convert;
+use crate::error::Error;
+use crate::job::CONTAINER;
+use crate::run::observe;
+use crate::telemetry::reasons;
+
+/// Why a run failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunFailure {
+    /// One word.
+    pub reason: String,
+    /// The sentence.
+    pub message: String,
+    /// The first paths.
+    pub paths: Vec<String>,
+    /// How many paths in all.
+    pub paths_total: u64,
+}
+
+impl RunFailure {
+    /// A failure without paths.
+    pub fn new(reason: &str, message: impl Into<String>) -> Self {
+        Self {
+            reason: reason.to_owned(),
+            message: message.into(),
+            paths: Vec::new(),
+            paths_total: 0,
+        }
+    }
+
+    fn reported(failure: Failure) -> Self {
+        Self {
+            reason: failure.reason.as_str().to_owned(),
+            message: failure.message,
+            paths: failure.paths.first,
+            paths_total: failure.paths.total,
+        }
+    }
+
+    /// As the status shows it.
+    pub fn to_status(&self) -> tidelock_api::FailureStatus {
+        tidelock_api::FailureStatus {
+            reason: self.reason.clone(),
+            message: self.message.clone(),
+            paths: self.paths.clone(),
+            paths_total: convert::to_i64(self.paths_total),
+        }
+    }
+}
+
+/// The pods of `job`, newest first, as the API server knows them now: a report is read once, at
+/// the end, so a lagging cache must not hide it.
+async fn pods(ctx: &Context, job: &Job) -> Result<Vec<Pod>, Error> {
+    let namespace = convert::namespace(job)?;
+    let uid = convert::uid(job)?;
+    let api: Api<Pod> = Api::namespaced(ctx.client.clone(), &namespace);
+    let selector = format!("batch.kubernetes.io/controller-uid={uid}");
+    let list = api
+        .list(&ListParams::default().labels(&selector))
+        .await
+        .map_err(Error::api(format!(
+            "list the pods of Job {namespace}/{}",
+            job.name_any()
+        )))?;
+    let mut pods = list.items;
+    pods.sort_by_key(|pod| std::cmp::Reverse(convert::created(&pod.metadata)));
+    Ok(pods)
+}
+
+/// The outcome that the pod of a Job that ended well reports.
+///
+/// # Errors
+/// The inner error is a failure of the run: no report, or not one of this run.
+pub async fn of_success(
+    ctx: &Context,
+    job: &Job,
+    run_uid: &str,
+) -> Result<Result<Outcome, RunFailure>, Error> {
+    let pods = pods(ctx, job).await?;
+    let succeeded = pods
+        .iter()
+        .find_map(|pod| terminated(pod).filter(|end| end.exit_code == 0));
+    let Some(end) = succeeded else {
+        return Ok(Err(RunFailure::new(
+            reasons::REPORT_MISSING,
+            format!(
+                "Job {} ended well, but its pod is gone, and with it the report of what was done; the result cannot be trusted. Start the run again under a new name.",
+                job.name_any()
+            ),
+        )));
+    };
+    let message = end.message.as_deref().unwrap_or_default();
+    Ok(match Report::from_termination_message(message, run_uid) {
+        Ok(report) => Ok(report.outcome),
+        Err(error) => Err(RunFailure::new(
+            reasons::REPORT_MISSING,
+            format!(
+                "Job {} ended well, but {error}; the result cannot be trusted.",
+                job.name_any()
+            ),
+        )),
+    })
+}
+
+/// The outcome that the newest pod of a Job that ended badly reports, or else what Kubernetes says.
+pub async fn of_failure(ctx: &Context, job: &Job, run_uid: &str) -> Result<RunFailure, Error> {
+    let pods = pods(ctx, job).await?;
+    let reported = pods.iter().find_map(|pod| {
+        let message = terminated(pod)?.message.as_deref()?;
+        match Report::from_termination_message(message, run_uid)
+            .ok()?
+            .outcome
+        {
+            Outcome::Failed(failure) => Some(RunFailure::reported(failure)),
+            _ => None,
+        }
+    });
+    Ok(reported.unwrap_or_else(|| unreported(job, &pods)))
+}
+
+/// The report of the newest pod that left one, good or bad.
+pub async fn newest(ctx: &Context, job: &Job, run_uid: &str) -> Result<Option<Outcome>, Error> {
+    let pods = pods(ctx, job).await?;
+    Ok(pods.iter().find_map(|pod| {
+        let message = terminated(pod)?.message.as_deref()?;
+        let report = Report::from_termination_message(message, run_uid).ok()?;
+        Some(report.outcome)
+    }))
+}
+
+/// What Kubernetes knows of a failure that no mover reported.
+fn unreported(job: &Job, pods: &[Pod]) -> RunFailure {
+    let condition = observe::condition(job, "Failed");
+    let job_reason = condition.and_then(|c| c.reason.clone()).unwrap_or_default();
+    let job_message = condition
+        .and_then(|c| c.message.clone())
+        .unwrap_or_default();
+    if job_reason == "DeadlineExceeded" {
+        return RunFailure::new(
+            reasons::TIMED_OUT,
+            "The run took longer than mover.timeoutSeconds and was stopped; nothing of it is kept. Raise the time-out, or find what slows it.",
+        );
+    }
+    let end = pods.iter().find_map(terminated);
+    if end.is_some_and(|end| end.reason.as_deref() == Some("OOMKilled")) {
+        return RunFailure::new(
+            reasons::OUT_OF_MEMORY,
+            "The mover was killed at its memory limit; raise mover.resources.limits.memory.",
+        );
+    }
+    let pod_words = pods.iter().find_map(|pod| {
+        let status = pod.status.as_ref()?;
+        let reason = status.reason.clone()?;
+        let message = status.message.clone().unwrap_or_default();
+        Some(format!(" Pod {}: {reason} {message}", pod.name_any()))
+    });
+    let end_words = end.map(|end| {
+        let reason = end.reason.clone().unwrap_or_default();
+        format!(
+            " The mover ended with exit code {} ({reason}).",
+            end.exit_code
+        )
+    });
+    let detail = pod_words.or(end_words).unwrap_or_default();
+    RunFailure::new(
+        reasons::MOVER_FAILED,
+        format!(
+            "Job {} failed without a report ({job_reason}: {job_message}).{detail} See `kubectl logs job/{}`.",
+            job.name_any(),
+            job.name_any()
+        ),
+    )
+}
+
+fn terminated(pod: &Pod) -> Option<&ContainerStateTerminated> {
+    let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
+    let mover = statuses.iter().find(|status| status.name == CONTAINER)?;
+    mover.state.as_ref()?.terminated.as_ref()
+}

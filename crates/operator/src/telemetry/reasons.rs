@@ -1,0 +1,97 @@
+//! Reasons of conditions and Events, in one place.
+
+/// A Backup or Restore waits for its checks.
+pub const PENDING: &str = "Pending";
+/// A run's Job is under way.
+pub const RUNNING: &str = "Running";
+/// A run's pod does not start.
+pub const POD_PENDING: &str = "PodPending";
+/// A run ended well.
+pub const COMPLETED: &str = "Completed";
+
+/// A policy follows its schedule.
+pub const SCHEDULED: &str = "Scheduled";
+/// A policy starts no new backups.
+pub const SUSPENDED: &str = "Suspended";
+/// A due slot waits for an earlier backup.
+pub const WAITING_FOR_ACTIVE: &str = "WaitingForActive";
+/// A schedule or time zone that cannot be followed.
+pub const INVALID_SCHEDULE: &str = "InvalidSchedule";
+
+/// A named BackupPolicy does not exist.
+pub const POLICY_NOT_FOUND: &str = "PolicyNotFound";
+/// A Backup names another PVC than its policy.
+pub const TARGET_MISMATCH: &str = "TargetMismatch";
+/// A PVC does not exist.
+pub const PVC_NOT_FOUND: &str = "PVCNotFound";
+/// A PVC has no volume yet, or lost it.
+pub const PVC_NOT_BOUND: &str = "PVCNotBound";
+/// A PVC is being deleted.
+pub const PVC_TERMINATING: &str = "PVCTerminating";
+/// A PVC of a raw block device.
+pub const VOLUME_MODE_BLOCK: &str = "VolumeModeBlock";
+/// The storage PVC does not exist.
+pub const STORAGE_NOT_FOUND: &str = "StorageNotFound";
+/// The storage PVC cannot be used.
+pub const STORAGE_UNUSABLE: &str = "StorageUnusable";
+/// A volume would be saved into, or restored over, itself.
+pub const STORAGE_IS_TARGET: &str = "StorageIsTarget";
+
+/// The Backup to restore does not exist.
+pub const BACKUP_NOT_FOUND: &str = "BackupNotFound";
+/// The Backup to restore is not Completed.
+pub const BACKUP_NOT_COMPLETED: &str = "BackupNotCompleted";
+/// A PVC of the template's name exists and was not made by this Restore.
+pub const TARGET_EXISTS: &str = "TargetExists";
+/// The API server refuses the template.
+pub const TARGET_REFUSED: &str = "TargetRefused";
+/// The API server refuses the Job.
+pub const JOB_REFUSED: &str = "JobRefused";
+
+/// A Job ended well but left no report that can be believed.
+pub const REPORT_MISSING: &str = "ReportMissing";
+/// A report that does not fit what was asked for.
+pub const REPORT_MISMATCH: &str = "ReportMismatch";
+/// A mover ended without a report.
+pub const MOVER_FAILED: &str = "MoverFailed";
+/// A mover hit its memory limit.
+pub const OUT_OF_MEMORY: &str = "OutOfMemory";
+/// A run took longer than its time-out.
+pub const TIMED_OUT: &str = "TimedOut";
+
+/// Event: a Backup begins.
+pub const BACKUP_STARTED: &str = "BackupStarted";
+/// Event: a Job was made.
+pub const JOB_CREATED: &str = "JobCreated";
+/// Event: a Backup ended well.
+pub const BACKUP_COMPLETED: &str = "BackupCompleted";
+/// Event: a Backup failed.
+pub const BACKUP_FAILED: &str = "BackupFailed";
+/// Event: files changed while they were read.
+pub const FILES_CHANGED: &str = "FilesChanged";
+/// Event: sockets were left out.
+pub const FILES_SKIPPED: &str = "FilesSkipped";
+/// Event: a Backup waits for something.
+pub const BACKUP_WAITING: &str = "BackupWaiting";
+/// Event: a policy made a Backup.
+pub const BACKUP_CREATED: &str = "BackupCreated";
+/// Event: a slot was given up.
+pub const MISSED_SCHEDULE: &str = "MissedSchedule";
+/// Event: retention deleted Backups.
+pub const CLEANUP_TRIGGERED: &str = "CleanupTriggered";
+/// Event: data of a deleted Backup could not be removed yet.
+pub const CLEANUP_FAILED: &str = "CleanupFailed";
+/// Event: data of a deleted Backup stays in storage.
+pub const DATA_RETAINED: &str = "DataRetained";
+/// Event: a deleted policy let its Backups go.
+pub const BACKUPS_RELEASED: &str = "BackupsReleased";
+/// Event: a Restore begins.
+pub const RESTORE_STARTED: &str = "RestoreStarted";
+/// Event: a Restore waits for something.
+pub const RESTORE_WAITING: &str = "RestoreWaiting";
+/// Event: a PVC was made.
+pub const TARGET_CREATED: &str = "TargetCreated";
+/// Event: a Restore ended well.
+pub const RESTORE_COMPLETED: &str = "RestoreCompleted";
+/// Event: a Restore failed.
+pub const RESTORE_FAILED: &str = "RestoreFailed";

@@ -1,0 +1,266 @@
+//! One watch for each kind: it fills a cache, and wakes what an event is about.
+
+use std::fmt::Debug;
+use std::hash::Hash;
+
+use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use futures::{Stream, StreamExt, TryStreamExt};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use kube::core::PartialObjectMeta;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::reflector::{self, ObjectRef};
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use tidelock_api::{Backup, BackupPolicy, RUN_KIND_LABEL, Restore};
+
+use crate::context::Caches;
+use crate::convert;
+use crate::job::{MANAGED_BY, MANAGED_BY_LABEL, RUN_NAME_ANNOTATION, RunKind};
+use crate::owners;
+
+/// Ends of the three queues that wake the reconciles.
+#[derive(Clone)]
+struct Wakers {
+    policies: UnboundedSender<ObjectRef<BackupPolicy>>,
+    backups: UnboundedSender<ObjectRef<Backup>>,
+    restores: UnboundedSender<ObjectRef<Restore>>,
+}
+
+/// The queues of objects to look at.
+pub struct Queues {
+    /// BackupPolicies to look at.
+    pub policies: UnboundedReceiver<ObjectRef<BackupPolicy>>,
+    /// Backups to look at.
+    pub backups: UnboundedReceiver<ObjectRef<Backup>>,
+    /// Restores to look at.
+    pub restores: UnboundedReceiver<ObjectRef<Restore>>,
+}
+
+/// The caches, the queues, and the future that keeps both going for as long as it is polled.
+pub fn start(client: &Client) -> (Caches, Queues, impl Future<Output = ()> + Send + use<>) {
+    let (policy_store, policy_writer) = reflector::store();
+    let (backup_store, backup_writer) = reflector::store();
+    let (restore_store, restore_writer) = reflector::store();
+    let (job_store, job_writer) = reflector::store();
+    let (pod_store, pod_writer) = reflector::store();
+    let caches = Caches {
+        policies: policy_store,
+        backups: backup_store,
+        restores: restore_store,
+        jobs: job_store,
+        pods: pod_store,
+    };
+    let (policies, policy_queue) = unbounded();
+    let (backups, backup_queue) = unbounded();
+    let (restores, restore_queue) = unbounded();
+    let wakers = Wakers {
+        policies,
+        backups,
+        restores,
+    };
+    let queues = Queues {
+        policies: policy_queue,
+        backups: backup_queue,
+        restores: restore_queue,
+    };
+    let ours = watcher::Config::default().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY}"));
+    let all = watcher::Config::default;
+    let (w, c) = (wakers.clone(), caches.clone());
+    let policy_watch = follow(client, all(), policy_writer, move |o| w.policy(o, &c));
+    let w = wakers.clone();
+    let backup_watch = follow(client, all(), backup_writer, move |o| w.backup(o));
+    let w = wakers.clone();
+    let restore_watch = follow(client, all(), restore_writer, move |o| w.restore(o));
+    let w = wakers.clone();
+    let job_watch = follow(client, ours.clone(), job_writer, move |o| w.job(o));
+    let w = wakers.clone();
+    let pod_watch = follow(client, ours, pod_writer, move |o| w.pod(o));
+    let claim_watch = follow_claims(client, wakers, caches.clone());
+    let running = async move {
+        tokio::join!(
+            policy_watch,
+            backup_watch,
+            restore_watch,
+            job_watch,
+            pod_watch,
+            claim_watch
+        );
+    };
+    (caches, queues, running)
+}
+
+/// Keeps `writer` like the cluster and hands every object that appears, changes or goes to `wake`.
+fn follow<K, W>(
+    client: &Client,
+    config: watcher::Config,
+    mut writer: Writer<K>,
+    wake: W,
+) -> impl Future<Output = ()> + Send + use<K, W>
+where
+    W: Fn(&K) + Send,
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K::DynamicType: Eq + Hash,
+{
+    let events = watcher::watcher(Api::<K>::all(client.clone()), config)
+        .modify(strip)
+        .default_backoff();
+    async move {
+        let mut events = std::pin::pin!(events);
+        while let Some(event) = next(&mut events, &K::kind(&())).await {
+            writer.apply_watcher_event(&event);
+            match &event {
+                Event::Apply(object) | Event::Delete(object) => wake(object),
+                // A fresh list may lack objects that went unseen; those still there are all
+                // looked at, once the cache has them.
+                Event::InitDone => {
+                    for object in writer.as_reader().state() {
+                        wake(&object);
+                    }
+                }
+                Event::Init | Event::InitApply(_) => {}
+            }
+        }
+    }
+}
+
+/// Wakes the runs that wait for a claim; claims are not cached, only their names are read.
+fn follow_claims(
+    client: &Client,
+    wakers: Wakers,
+    caches: Caches,
+) -> impl Future<Output = ()> + Send + use<> {
+    let api: Api<PartialObjectMeta<PersistentVolumeClaim>> = Api::all(client.clone());
+    let events = watcher::watcher(api, watcher::Config::default()).default_backoff();
+    async move {
+        let mut events = std::pin::pin!(events);
+        while let Some(event) = next(&mut events, "PersistentVolumeClaim").await {
+            if let Event::Apply(claim) | Event::Delete(claim) = event {
+                wakers.claim(&claim, &caches);
+            }
+        }
+    }
+}
+
+/// The next event; failures are logged, and the watch starts again with growing pauses.
+async fn next<T>(
+    events: &mut (impl Stream<Item = watcher::Result<Event<T>>> + Unpin),
+    kind: &str,
+) -> Option<Event<T>> {
+    loop {
+        match events.try_next().await {
+            Ok(event) => return event,
+            Err(error) => tracing::warn!(kind, %error, "watch interrupted; it starts again"),
+        }
+    }
+}
+
+/// Drops what nothing here reads: it is the larger part of an object.
+fn strip<K: Resource>(object: &mut K) {
+    object.meta_mut().managed_fields = None;
+    object
+        .annotations_mut()
+        .remove("kubectl.kubernetes.io/last-applied-configuration");
+}
+
+impl Wakers {
+    fn policy(&self, policy: &BackupPolicy, caches: &Caches) {
+        send(&self.policies, ObjectRef::from_obj(policy));
+        let name = policy.name_any();
+        self.waiting_backups(policy.namespace(), caches, |backup| {
+            backup.spec.policy_ref.as_ref() == Some(&name)
+        });
+    }
+
+    fn backup(&self, backup: &Backup) {
+        send(&self.backups, ObjectRef::from_obj(backup));
+        let namespace = backup.namespace().unwrap_or_default();
+        for owner in owners::owners_of_kind::<BackupPolicy>(&backup.metadata) {
+            send(
+                &self.policies,
+                ObjectRef::new(&owner.name).within(&namespace),
+            );
+        }
+    }
+
+    fn restore(&self, restore: &Restore) {
+        send(&self.restores, ObjectRef::from_obj(restore));
+    }
+
+    fn job(&self, job: &Job) {
+        let namespace = job.namespace().unwrap_or_default();
+        for owner in owners::owners_of_kind::<Backup>(&job.metadata) {
+            send(
+                &self.backups,
+                ObjectRef::new(&owner.name).within(&namespace),
+            );
+        }
+        for owner in owners::owners_of_kind::<Restore>(&job.metadata) {
+            send(
+                &self.restores,
+                ObjectRef::new(&owner.name).within(&namespace),
+            );
+        }
+    }
+
+    fn pod(&self, pod: &Pod) {
+        let namespace = pod.namespace().unwrap_or_default();
+        let (Some(kind), Some(name)) = (
+            pod.labels().get(RUN_KIND_LABEL),
+            pod.annotations().get(RUN_NAME_ANNOTATION),
+        ) else {
+            return;
+        };
+        if kind == RunKind::Backup.as_str() {
+            send(&self.backups, ObjectRef::new(name).within(&namespace));
+        } else if kind == RunKind::Restore.as_str() {
+            send(&self.restores, ObjectRef::new(name).within(&namespace));
+        }
+    }
+
+    fn claim(&self, claim: &PartialObjectMeta<PersistentVolumeClaim>, caches: &Caches) {
+        let namespace = claim.namespace();
+        self.waiting_backups(namespace.clone(), caches, |_| true);
+        let waiting = caches.restores.state_filter(|restore| {
+            restore.namespace() == namespace
+                && is_waiting(restore.status.as_ref().and_then(|status| status.phase))
+        });
+        for restore in waiting {
+            send(&self.restores, ObjectRef::from_obj(restore.as_ref()));
+        }
+    }
+
+    fn waiting_backups(
+        &self,
+        namespace: Option<String>,
+        caches: &Caches,
+        concerned: impl Fn(&Backup) -> bool,
+    ) {
+        let waiting = caches.backups.state_filter(|backup| {
+            backup.namespace() == namespace
+                && is_waiting(backup.status.as_ref().and_then(|status| status.phase))
+                && concerned(backup)
+        });
+        for backup in waiting {
+            send(&self.backups, ObjectRef::from_obj(backup.as_ref()));
+        }
+    }
+}
+
+fn is_waiting(phase: Option<tidelock_api::Phase>) -> bool {
+    !convert::is_terminal(phase) && phase != Some(tidelock_api::Phase::Running)
+}
+
+/// Queues `object`; a queue that is closed belongs to an operator that is stopping.
+fn send<K: Resource>(queue: &UnboundedSender<ObjectRef<K>>, object: ObjectRef<K>) {
+    let _ = queue.unbounded_send(object);
+}
+
+/// The queue as `kube`'s applier takes it.
+pub fn queue<K: Resource>(
+    receiver: UnboundedReceiver<ObjectRef<K>>,
+) -> impl Stream<Item = Result<ObjectRef<K>, std::convert::Infallible>> {
+    receiver.map(Ok)
+}
