@@ -1,2 +1,131 @@
-//! The program in the Job pod: backup, restore, delete.
-fn main() {}
+//! `tidelock-mover`: one task, one report, one exit code.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::process;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::Context;
+use clap::Parser;
+use tidelock_mover::run_request;
+use tidelock_protocol::{
+    ExitCode, Failure, FailureReason, Outcome, PathSample, REQUEST_ENV, Report, Request,
+    TERMINATION_LOG,
+};
+use tracing_subscriber::EnvFilter;
+
+/// Moves the bytes of one backup, restore or deletion. The operator runs it in Job pods; run by
+/// hand it does the same.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// The request as JSON in a file, instead of in the environment variable TIDELOCK_REQUEST.
+    #[arg(long, value_name = "FILE")]
+    request_file: Option<PathBuf>,
+    /// Where the report goes.
+    #[arg(long, value_name = "FILE", default_value = TERMINATION_LOG)]
+    report_file: PathBuf,
+}
+
+fn main() -> process::ExitCode {
+    let arguments = Arguments::parse();
+    tracing_subscriber::fmt()
+        .json()
+        .with_writer(std::io::stderr)
+        .with_env_filter(
+            EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")),
+        )
+        .init();
+    let text = request_text(&arguments);
+    let uid = text.as_deref().map_or_else(|_| String::new(), run_uid);
+    let outcome = catch_unwind(AssertUnwindSafe(|| match &text {
+        Ok(text) => carry_out(text),
+        Err(error) => failed(FailureReason::InvalidRequest, format!("{error:#}")),
+    }))
+    .unwrap_or_else(|panic| failed(FailureReason::Internal, panic_message(panic.as_ref())));
+    let code = exit_code(&outcome);
+    let report = Report::new(uid, outcome);
+    match write_report(&arguments, &report) {
+        Ok(()) => {
+            tracing::info!(?report, code = code.code(), "done");
+            process::ExitCode::from(code.code())
+        }
+        Err(error) => {
+            let error = format!("{error:#}");
+            tracing::error!(?report, error, "the report cannot be written");
+            process::ExitCode::from(ExitCode::Internal.code())
+        }
+    }
+}
+
+fn request_text(arguments: &Arguments) -> anyhow::Result<String> {
+    match &arguments.request_file {
+        Some(file) => std::fs::read_to_string(file)
+            .with_context(|| format!("cannot read the request file {}", file.display())),
+        None => std::env::var(REQUEST_ENV)
+            .with_context(|| format!("cannot read the request from {REQUEST_ENV}")),
+    }
+}
+
+/// The run's UID, also of a request that cannot be carried out.
+fn run_uid(text: &str) -> String {
+    serde_json::from_str::<serde_json::Value>(text)
+        .ok()
+        .and_then(|request| Some(request.pointer("/run/uid")?.as_str()?.to_owned()))
+        .unwrap_or_default()
+}
+
+fn carry_out(text: &str) -> Outcome {
+    let request = match Request::from_json(text) {
+        Ok(request) => request,
+        Err(error) => return failed(FailureReason::InvalidRequest, error.to_string()),
+    };
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        if let Err(error) = signal_hook::flag::register(signal, Arc::clone(&stop)) {
+            let text = format!("cannot handle signal {signal}: {error}");
+            return failed(FailureReason::Internal, text);
+        }
+    }
+    let run = &request.run;
+    tracing::info!(
+        namespace = run.namespace,
+        name = run.name,
+        uid = run.uid,
+        "started"
+    );
+    run_request(&request, &stop)
+}
+
+fn failed(reason: FailureReason, message: String) -> Outcome {
+    Outcome::Failed(Failure {
+        reason,
+        message,
+        paths: PathSample::default(),
+        target_touched: None,
+    })
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message");
+    format!("the mover has a fault, please report it with its log: {text}")
+}
+
+fn exit_code(outcome: &Outcome) -> ExitCode {
+    match outcome {
+        Outcome::Failed(failure) => failure.reason.exit_code(),
+        _ => ExitCode::Success,
+    }
+}
+
+fn write_report(arguments: &Arguments, report: &Report) -> anyhow::Result<()> {
+    let message = report.to_termination_message()?;
+    std::fs::write(&arguments.report_file, message)
+        .with_context(|| format!("cannot write {}", arguments.report_file.display()))
+}

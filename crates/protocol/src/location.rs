@@ -41,6 +41,11 @@ impl Location {
         format!("{}.index.jsonl.gz", self.0)
     }
 
+    /// Key of the archive's digest in the form that `sha256sum -c` reads.
+    pub fn digest_key(&self) -> String {
+        format!("{}.tar.gz.sha256", self.0)
+    }
+
     /// Key of the manifest: written last, so what has one is complete.
     pub fn manifest_key(&self) -> String {
         format!("{}.manifest.json", self.0)
@@ -93,6 +98,10 @@ mod tests {
         assert_eq!(
             location.archive_key(),
             "shop/data/nightly-20261123-020000.tar.gz"
+        );
+        assert_eq!(
+            location.digest_key(),
+            "shop/data/nightly-20261123-020000.tar.gz.sha256"
         );
         assert_eq!(
             location.manifest_key(),

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, fsync, mkdirat, openat2,
+    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fsync, mkdirat, openat2,
     statat, unlinkat,
 };
 use rustix::io::Errno;
@@ -285,7 +285,7 @@ fn split_key<'k>(
     let valid = |part: &&str| {
         !part.is_empty() && !part.starts_with('.') && !part.chars().any(char::is_control)
     };
-    if !parts.iter().all(|part| valid(part)) {
+    if !parts.iter().all(valid) {
         return Err(StorageError::invalid_key(
             action,
             key,

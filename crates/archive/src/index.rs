@@ -1,0 +1,278 @@
+//! The index: gzipped JSON lines that tell where everything stands in the archive.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use flate2::Compression;
+use flate2::read::MultiGzDecoder;
+use flate2::write::GzEncoder;
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Hashing;
+use crate::entry::EntryKind;
+use crate::error::Corrupt;
+
+/// Longest line: a path and a link target of 1 MiB each, every byte written as `\u0001`.
+const MAX_LINE_BYTES: u64 = 13 << 20;
+
+/// One line of the index.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Line {
+    Entry(IndexEntry),
+    Member(IndexMember),
+    End(IndexEnd),
+}
+
+/// One entry of the tar stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", try_from = "WireEntry", into = "WireEntry")]
+pub(crate) struct IndexEntry {
+    pub(crate) path: Vec<u8>,
+    pub(crate) kind: EntryKind,
+    /// Bytes of content.
+    pub(crate) size: u64,
+    /// Digest of the content, of files only.
+    pub(crate) sha256: Option<String>,
+    /// Target of a link.
+    pub(crate) link: Option<Vec<u8>>,
+    /// Where its first header starts in the tar stream.
+    pub(crate) offset: u64,
+    /// Headers, content and padding together.
+    pub(crate) length: u64,
+    /// The file changed while it was read, and the next entry holds it again.
+    pub(crate) superseded: bool,
+    /// The file changed while it was read, in every try.
+    pub(crate) torn: bool,
+}
+
+/// One gzip member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct IndexMember {
+    /// Where it starts in the archive.
+    pub(crate) offset: u64,
+    /// Its bytes in the archive.
+    pub(crate) size: u64,
+    /// Where its content starts in the tar stream.
+    pub(crate) tar_offset: u64,
+    /// Its content's bytes in the tar stream.
+    pub(crate) tar_size: u64,
+    /// Digest of its bytes in the archive.
+    pub(crate) sha256: String,
+}
+
+/// The last line: totals of what came before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct IndexEnd {
+    pub(crate) entries: u64,
+    pub(crate) members: u64,
+    pub(crate) tar_bytes: u64,
+    pub(crate) archive_bytes: u64,
+}
+
+/// An entry as its JSON has it: bytes that are not UTF-8 in Base64.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireEntry {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    path_base64: Option<String>,
+    r#type: WireKind,
+    size: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sha256: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    link: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    link_base64: Option<String>,
+    offset: u64,
+    length: u64,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    superseded: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    torn: bool,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", remote = "EntryKind")]
+enum EntryKindWire {
+    File,
+    HardLink,
+    Symlink,
+    CharDevice,
+    BlockDevice,
+    Directory,
+    Fifo,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(transparent)]
+struct WireKind(#[serde(with = "EntryKindWire")] EntryKind);
+
+fn to_wire(bytes: Vec<u8>) -> (Option<String>, Option<String>) {
+    match String::from_utf8(bytes) {
+        Ok(text) => (Some(text), None),
+        Err(error) => (None, Some(BASE64.encode(error.as_bytes()))),
+    }
+}
+
+fn from_wire(
+    text: Option<String>,
+    base64: Option<String>,
+) -> Result<Option<Vec<u8>>, &'static str> {
+    match (text, base64) {
+        (Some(text), None) => Ok(Some(text.into_bytes())),
+        (None, Some(base64)) => BASE64
+            .decode(base64)
+            .map(Some)
+            .map_err(|_| "a path that is not Base64"),
+        (None, None) => Ok(None),
+        (Some(_), Some(_)) => Err("one path in two forms"),
+    }
+}
+
+impl From<IndexEntry> for WireEntry {
+    fn from(entry: IndexEntry) -> Self {
+        let (path, path_base64) = to_wire(entry.path);
+        let (link, link_base64) = entry.link.map_or((None, None), to_wire);
+        Self {
+            path,
+            path_base64,
+            r#type: WireKind(entry.kind),
+            size: entry.size,
+            sha256: entry.sha256,
+            link,
+            link_base64,
+            offset: entry.offset,
+            length: entry.length,
+            superseded: entry.superseded,
+            torn: entry.torn,
+        }
+    }
+}
+
+impl TryFrom<WireEntry> for IndexEntry {
+    type Error = &'static str;
+
+    fn try_from(wire: WireEntry) -> Result<Self, Self::Error> {
+        Ok(Self {
+            path: from_wire(wire.path, wire.path_base64)?.ok_or("an entry without a path")?,
+            kind: wire.r#type.0,
+            size: wire.size,
+            sha256: wire.sha256,
+            link: from_wire(wire.link, wire.link_base64)?,
+            offset: wire.offset,
+            length: wire.length,
+            superseded: wire.superseded,
+            torn: wire.torn,
+        })
+    }
+}
+
+/// Writes index lines as they come.
+pub(crate) struct IndexWriter<W: Write> {
+    gzip: GzEncoder<Hashing<W>>,
+    end: IndexEnd,
+}
+
+impl<W: Write> IndexWriter<W> {
+    pub(crate) fn new(out: W) -> Self {
+        Self {
+            gzip: GzEncoder::new(Hashing::new(out), Compression::default()),
+            end: IndexEnd::default(),
+        }
+    }
+
+    pub(crate) fn entry(&mut self, entry: IndexEntry) -> io::Result<()> {
+        self.end.entries += 1;
+        self.line(&Line::Entry(entry))
+    }
+
+    pub(crate) fn member(&mut self, member: IndexMember) -> io::Result<()> {
+        self.end.members += 1;
+        self.end.tar_bytes += member.tar_size;
+        self.end.archive_bytes += member.size;
+        self.line(&Line::Member(member))
+    }
+
+    /// Writes the last line; gives the totals, and size and digest of the index.
+    pub(crate) fn finish(mut self) -> io::Result<(IndexEnd, u64, String)> {
+        let end = self.end;
+        self.line(&Line::End(end))?;
+        let (bytes, sha256) = self.gzip.finish()?.finish();
+        Ok((end, bytes, sha256))
+    }
+
+    fn line(&mut self, line: &Line) -> io::Result<()> {
+        serde_json::to_writer(&mut self.gzip, line)?;
+        self.gzip.write_all(b"\n")
+    }
+}
+
+/// Reads index lines one by one, none longer than the format allows.
+pub(crate) struct IndexReader<R: Read> {
+    lines: BufReader<MultiGzDecoder<R>>,
+    line: Vec<u8>,
+    number: u64,
+}
+
+impl<R: Read> IndexReader<R> {
+    pub(crate) fn new(index: R) -> Self {
+        Self {
+            lines: BufReader::new(MultiGzDecoder::new(index)),
+            line: Vec::new(),
+            number: 0,
+        }
+    }
+
+    /// The next line; none at the end.
+    ///
+    /// # Errors
+    /// An error of the reader below as it is; anything wrong with the index as [`Corrupt`].
+    pub(crate) fn next(&mut self) -> io::Result<Option<Line>> {
+        self.number += 1;
+        self.line.clear();
+        let mut limited = (&mut self.lines).take(MAX_LINE_BYTES);
+        if limited.read_until(b'\n', &mut self.line)? == 0 {
+            return Ok(None);
+        }
+        if self.line.last() != Some(&b'\n') {
+            return Err(self.fault("a line that is cut or too long"));
+        }
+        match serde_json::from_slice(&self.line) {
+            Ok(line) => Ok(Some(line)),
+            Err(error) => Err(self.fault(&error.to_string())),
+        }
+    }
+
+    /// A fault in the line read last.
+    pub(crate) fn fault(&self, what: &str) -> io::Error {
+        Corrupt::new(format!("index line {}", self.number), what).into_io()
+    }
+
+    /// The next entry, members skipped; none after the last line.
+    pub(crate) fn next_entry(&mut self) -> io::Result<Option<IndexEntry>> {
+        loop {
+            match self.next()? {
+                Some(Line::Entry(entry)) => return Ok(Some(entry)),
+                Some(Line::Member(_)) => {}
+                Some(Line::End(_)) | None => return Ok(None),
+            }
+        }
+    }
+
+    /// The next member, entries skipped; none after the last line.
+    pub(crate) fn next_member(&mut self) -> io::Result<Option<IndexMember>> {
+        loop {
+            match self.next()? {
+                Some(Line::Member(member)) => return Ok(Some(member)),
+                Some(Line::Entry(_)) => {}
+                Some(Line::End(_)) | None => return Ok(None),
+            }
+        }
+    }
+}

@@ -1,0 +1,521 @@
+//! From a directory to an archive.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{Mode, OFlags, openat, readlinkat};
+use rustix::io::Errno;
+use sha2::{Digest, Sha256};
+
+use crate::archive_writer::{ArchiveWriter, EntryEnd};
+use crate::digest::{hex_of, sha256};
+use crate::entry::{Entry, EntryKind, MAX_PATH_BYTES};
+use crate::links::{HardLinks, Seen};
+use crate::manifest::Counts;
+use crate::meta::{FileKind, Meta};
+use crate::walk::{Step, Walk, is_gone};
+use crate::xattr::{Handle, XattrReader, Xattrs};
+
+/// Files up to this size are read whole before a byte of them is written.
+const SMALL_BYTES: u64 = 1 << 20;
+/// How often a file that changes while it is read is read.
+const MAX_TRIES: u32 = 3;
+/// Pieces that large files are read in.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// Something about a path that a backup tells.
+#[derive(Debug)]
+pub enum Notice<'n> {
+    /// It cannot be read; the backup fails.
+    Unreadable(&'n io::Error),
+    /// It changed while it was read, in every try; what was read last is kept.
+    Torn,
+    /// A socket, which no archive holds.
+    Socket,
+    /// Another file system is mounted there; its content is not archived.
+    OtherMount,
+    /// It was listed, and gone when it was to be read.
+    Vanished,
+    /// So many of its extended attributes are not kept.
+    XattrsLeftOut(u64),
+    /// A name of a hard-linked file that is archived as a file of its own.
+    HardLinkSplit,
+}
+
+/// What a finished pack wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packed {
+    /// Size and digest of the archive.
+    pub archive: (u64, String),
+    /// Size and digest of the index.
+    pub index: (u64, String),
+    /// Counts of the content.
+    pub counts: Counts,
+    /// Sum of the sizes of the regular files.
+    pub logical_bytes: u64,
+    /// Length of the tar stream.
+    pub tar_bytes: u64,
+}
+
+/// Why a pack wrote nothing that counts.
+#[derive(Debug, thiserror::Error)]
+pub enum PackError {
+    /// Something in the source cannot be read; each was told as [`Notice::Unreadable`].
+    #[error("{0} paths in the source cannot be read")]
+    Unreadable(u64),
+    /// The archive or the index could not be written.
+    #[error("the archive cannot be written")]
+    Output(#[source] io::Error),
+    /// It was told to stop.
+    #[error("stopped")]
+    Stopped,
+}
+
+/// Archives the tree below `source`.
+///
+/// # Guarantees
+/// - Memory is bounded whatever the tree.
+/// - It ends well only when everything was read; it walks on after the first unreadable path to
+///   name them all.
+/// - A file that changes while it is read is read again; what is still torn is told.
+pub fn pack(
+    source: OwnedFd,
+    archive: impl Write,
+    index: impl Write,
+    notify: &mut dyn FnMut(&[u8], Notice<'_>),
+    stop: &AtomicBool,
+) -> Result<Packed, PackError> {
+    let mut walk = Walk::new(source);
+    let mut packer = Packer {
+        out: ArchiveWriter::new(archive, index),
+        links: HardLinks::default(),
+        xattrs: XattrReader::new(),
+        buffer: vec![0; PIECE_BYTES],
+        small: Vec::new(),
+        counts: Counts::default(),
+        logical_bytes: 0,
+        unreadable: 0,
+        notify,
+        stop,
+    };
+    while let Some(step) = walk.next() {
+        packer.check_stop()?;
+        packer.step(step, &mut walk)?;
+    }
+    if packer.unreadable > 0 {
+        return Err(PackError::Unreadable(packer.unreadable));
+    }
+    let finished = packer.out.finish().map_err(PackError::Output)?;
+    Ok(Packed {
+        archive: finished.archive,
+        index: finished.index,
+        counts: Counts {
+            entries: finished.end.entries,
+            members: finished.end.members,
+            ..packer.counts
+        },
+        logical_bytes: packer.logical_bytes,
+        tar_bytes: finished.end.tar_bytes,
+    })
+}
+
+struct Packer<'p, A: Write, I: Write> {
+    out: ArchiveWriter<A, I>,
+    links: HardLinks,
+    xattrs: XattrReader,
+    buffer: Vec<u8>,
+    small: Vec<u8>,
+    counts: Counts,
+    logical_bytes: u64,
+    unreadable: u64,
+    notify: &'p mut dyn FnMut(&[u8], Notice<'_>),
+    stop: &'p AtomicBool,
+}
+
+/// A regular file, open and looked at.
+struct Opened {
+    file: File,
+    meta: Meta,
+    xattrs: Xattrs,
+}
+
+/// What reading a file once came to.
+enum Attempt {
+    /// It is in the archive.
+    Archived,
+    /// It changed; read it again, from what is at its name now.
+    Again(Opened),
+}
+
+impl<A: Write, I: Write> Packer<'_, A, I> {
+    fn step(&mut self, step: Step, walk: &mut Walk) -> Result<(), PackError> {
+        let path = if walk.path().is_empty() {
+            b".".to_vec()
+        } else {
+            walk.path().to_vec()
+        };
+        match step {
+            Step::Found(_) | Step::OtherMount(_) if path.len() > MAX_PATH_BYTES => {
+                self.unreadable(&path, &Errno::NAMETOOLONG.into());
+                Ok(())
+            }
+            Step::Found(meta) => self.found(path, &meta, walk),
+            Step::OtherMount(meta) => {
+                (self.notify)(&path, Notice::OtherMount);
+                self.write_plain(entry_of(path, EntryKind::Directory, &meta, Vec::new()))
+            }
+            Step::Unreadable(error) => {
+                self.unreadable(&path, &error);
+                Ok(())
+            }
+            Step::Vanished => {
+                self.vanished(&path);
+                Ok(())
+            }
+            Step::LostAndFound => Ok(()),
+        }
+    }
+
+    fn found(&mut self, path: Vec<u8>, meta: &Meta, walk: &mut Walk) -> Result<(), PackError> {
+        let entered = walk.entered();
+        let name = walk.name().to_owned();
+        let dir = match walk.dir() {
+            Ok(dir) => dir,
+            Err(error) => {
+                self.unreadable(&path, &error);
+                return Ok(());
+            }
+        };
+        if meta.kind == FileKind::Socket {
+            (self.notify)(&path, Notice::Socket);
+            return Ok(());
+        }
+        if meta.kind != FileKind::Directory && meta.nlink > 1 {
+            match self.links.see(meta, &path) {
+                Seen::Before(first) => return self.hard_link(path, first, meta),
+                Seen::FirstNotKept => {
+                    self.counts.hard_links_split += 1;
+                    (self.notify)(&path, Notice::HardLinkSplit);
+                }
+                Seen::First => {}
+            }
+        }
+        let written = match meta.kind {
+            FileKind::Directory if entered => self.directory(&path, meta, dir),
+            FileKind::Symlink => self.symlink(&path, meta, dir, &name),
+            FileKind::File => self.file(&path, dir, &name),
+            _ => self.special(&path, meta, dir, &name),
+        };
+        match written {
+            Ok(()) => return Ok(()),
+            Err(Fault::Fatal(error)) => return Err(error),
+            Err(Fault::Source(error)) if is_gone(&error) => self.vanished(&path),
+            Err(Fault::Source(error)) => self.unreadable(&path, &error),
+        }
+        if meta.nlink > 1 {
+            self.links.forget_first(meta);
+        }
+        Ok(())
+    }
+
+    fn directory(&mut self, path: &[u8], meta: &Meta, dir: BorrowedFd<'_>) -> Result<(), Fault> {
+        let xattrs = self.read_xattrs(path, &Handle::Open(dir))?;
+        let entry = entry_of(path.to_vec(), EntryKind::Directory, meta, xattrs);
+        Ok(self.write_plain(entry)?)
+    }
+
+    fn symlink(
+        &mut self,
+        path: &[u8],
+        meta: &Meta,
+        dir: BorrowedFd<'_>,
+        name: &std::ffi::CStr,
+    ) -> Result<(), Fault> {
+        let target = match readlinkat(dir, name, Vec::new()) {
+            // No symbolic link any more.
+            Err(Errno::INVAL) => return Err(io::Error::from(Errno::NOENT).into()),
+            other => other.map_err(io::Error::from)?,
+        };
+        let mut entry = entry_of(path.to_vec(), EntryKind::Symlink, meta, Vec::new());
+        entry.link = target.into_bytes();
+        Ok(self.write_plain(entry)?)
+    }
+
+    /// A FIFO or a device node; it is never opened for reading.
+    fn special(
+        &mut self,
+        path: &[u8],
+        meta: &Meta,
+        dir: BorrowedFd<'_>,
+        name: &std::ffi::CStr,
+    ) -> Result<(), Fault> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = openat(dir, name, flags, Mode::empty()).map_err(io::Error::from)?;
+        let xattrs = self.read_xattrs(path, &Handle::Path(fd.as_fd()))?;
+        let kind = match meta.kind {
+            FileKind::CharDevice => EntryKind::CharDevice,
+            FileKind::BlockDevice => EntryKind::BlockDevice,
+            _ => EntryKind::Fifo,
+        };
+        let mut entry = entry_of(path.to_vec(), kind, meta, xattrs);
+        if kind != EntryKind::Fifo {
+            entry.device = meta.rdev;
+        }
+        Ok(self.write_plain(entry)?)
+    }
+
+    fn hard_link(&mut self, path: Vec<u8>, first: Vec<u8>, meta: &Meta) -> Result<(), PackError> {
+        let mut entry = entry_of(path, EntryKind::HardLink, meta, Vec::new());
+        entry.link = first;
+        self.write_entry(entry)?;
+        match meta.kind {
+            FileKind::File => self.counts.files += 1,
+            _ => self.counts.others += 1,
+        }
+        Ok(())
+    }
+
+    fn write_plain(&mut self, entry: Entry) -> Result<(), PackError> {
+        self.counts.others += 1;
+        self.write_entry(entry)
+    }
+
+    fn write_entry(&mut self, entry: Entry) -> Result<(), PackError> {
+        if self.unreadable > 0 {
+            return Ok(());
+        }
+        self.out.begin(&entry).map_err(PackError::Output)?;
+        self.out
+            .end(entry, EntryEnd::default())
+            .map_err(PackError::Output)
+    }
+
+    /// A regular file, read until it holds still or the tries are spent.
+    fn file(
+        &mut self,
+        path: &[u8],
+        dir: BorrowedFd<'_>,
+        name: &std::ffi::CStr,
+    ) -> Result<(), Fault> {
+        let mut opened = self.open_file(path, dir, name)?;
+        if self.unreadable > 0 {
+            // Nothing will be published: it is enough to know which files can be opened.
+            return Ok(());
+        }
+        for try_number in 1.. {
+            let last = try_number >= MAX_TRIES;
+            let mut reopen = |packer: &mut Self| {
+                if last {
+                    return None;
+                }
+                packer.open_file(path, dir, name).ok()
+            };
+            let attempt = if opened.meta.size <= SMALL_BYTES {
+                self.small_file(path, opened, &mut reopen)?
+            } else {
+                self.large_file(path, opened, &mut reopen)?
+            };
+            match attempt {
+                Attempt::Archived => break,
+                Attempt::Again(again) => opened = again,
+            }
+        }
+        self.counts.files += 1;
+        Ok(())
+    }
+
+    fn open_file(
+        &mut self,
+        path: &[u8],
+        dir: BorrowedFd<'_>,
+        name: &std::ffi::CStr,
+    ) -> Result<Opened, Fault> {
+        // NONBLOCK, lest a FIFO that takes the file's place stops the walk.
+        let flags =
+            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let fd = openat(dir, name, flags, Mode::empty()).map_err(io::Error::from)?;
+        let meta = Meta::of(&fd)?;
+        if meta.kind != FileKind::File {
+            return Err(io::Error::from(Errno::NOENT).into());
+        }
+        let xattrs = self.read_xattrs(path, &Handle::Open(fd.as_fd()))?;
+        Ok(Opened {
+            file: File::from(fd),
+            meta,
+            xattrs,
+        })
+    }
+
+    /// Reads a small file whole, and writes it once it held still.
+    fn small_file(
+        &mut self,
+        path: &[u8],
+        mut opened: Opened,
+        reopen: &mut dyn FnMut(&mut Self) -> Option<Opened>,
+    ) -> Result<Attempt, Fault> {
+        self.small.clear();
+        (&mut opened.file)
+            .take(opened.meta.size + 1)
+            .read_to_end(&mut self.small)?;
+        let stable = self.small.len() as u64 == opened.meta.size
+            && opened.meta.unchanged(&Meta::of(&opened.file)?);
+        if !stable && let Some(again) = reopen(self) {
+            return Ok(Attempt::Again(again));
+        }
+        let mut entry = entry_of(path.to_vec(), EntryKind::File, &opened.meta, opened.xattrs);
+        entry.size = self.small.len() as u64;
+        self.logical_bytes += entry.size;
+        let end = EntryEnd {
+            sha256: Some(sha256(&self.small)),
+            torn: !stable,
+            superseded: false,
+        };
+        if !stable {
+            (self.notify)(path, Notice::Torn);
+        }
+        self.out.begin(&entry).map_err(PackError::Output)?;
+        self.out.content(&self.small).map_err(PackError::Output)?;
+        self.out.end(entry, end).map_err(PackError::Output)?;
+        Ok(Attempt::Archived)
+    }
+
+    /// Streams a large file; when it changed meanwhile, it is written once more behind itself.
+    fn large_file(
+        &mut self,
+        path: &[u8],
+        mut opened: Opened,
+        reopen: &mut dyn FnMut(&mut Self) -> Option<Opened>,
+    ) -> Result<Attempt, Fault> {
+        let entry = entry_of(
+            path.to_vec(),
+            EntryKind::File,
+            &opened.meta,
+            std::mem::take(&mut opened.xattrs),
+        );
+        let size = entry.size;
+        self.out.begin(&entry).map_err(PackError::Output)?;
+        let (digest, whole) = self.stream_content(&mut opened.file, size)?;
+        let after = Meta::of(&opened.file)?;
+        let stable = whole && opened.meta.unchanged(&after);
+        let again = if stable { None } else { reopen(self) };
+        // A file that was only renamed or deleted meanwhile still held one content.
+        let same_content =
+            whole && after.size == opened.meta.size && after.mtime == opened.meta.mtime;
+        let end = EntryEnd {
+            sha256: Some(digest),
+            superseded: again.is_some(),
+            torn: again.is_none() && !stable && !same_content,
+        };
+        if end.torn {
+            (self.notify)(path, Notice::Torn);
+        }
+        self.out.end(entry, end).map_err(PackError::Output)?;
+        match again {
+            Some(again) => Ok(Attempt::Again(again)),
+            None => {
+                self.logical_bytes += size;
+                Ok(Attempt::Archived)
+            }
+        }
+    }
+
+    /// Copies exactly `size` bytes, zeros for what is missing; tells their digest and whether
+    /// the file ended where it should.
+    fn stream_content(&mut self, file: &mut File, size: u64) -> Result<(String, bool), Fault> {
+        let mut hash = Sha256::new();
+        let mut left = size;
+        file.seek(SeekFrom::Start(0))?;
+        while left > 0 {
+            self.check_stop()?;
+            let want = usize::try_from(left).map_or(PIECE_BYTES, |n| n.min(PIECE_BYTES));
+            let read = match file.read(&mut self.buffer[..want]) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                other => other?,
+            };
+            if read == 0 {
+                break;
+            }
+            hash.update(&self.buffer[..read]);
+            self.out
+                .content(&self.buffer[..read])
+                .map_err(PackError::Output)?;
+            left -= read as u64;
+        }
+        self.buffer.fill(0);
+        let whole = left == 0 && file.read(&mut self.buffer[..1])? == 0;
+        self.buffer[0] = 0;
+        let mut missing = left;
+        while missing > 0 {
+            let now = usize::try_from(missing).map_or(PIECE_BYTES, |n| n.min(PIECE_BYTES));
+            hash.update(&self.buffer[..now]);
+            missing -= now as u64;
+        }
+        self.out.zeros(left).map_err(PackError::Output)?;
+        Ok((hex_of(hash), whole))
+    }
+
+    fn read_xattrs(&mut self, path: &[u8], file: &Handle<'_>) -> io::Result<Xattrs> {
+        let read = self.xattrs.read(file)?;
+        if read.left_out > 0 {
+            self.counts.xattrs_left_out += read.left_out;
+            (self.notify)(path, Notice::XattrsLeftOut(read.left_out));
+        }
+        Ok(read.kept)
+    }
+
+    fn unreadable(&mut self, path: &[u8], error: &io::Error) {
+        self.unreadable += 1;
+        (self.notify)(path, Notice::Unreadable(error));
+    }
+
+    fn vanished(&mut self, path: &[u8]) {
+        self.counts.vanished += 1;
+        (self.notify)(path, Notice::Vanished);
+    }
+
+    fn check_stop(&self) -> Result<(), PackError> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(PackError::Stopped);
+        }
+        Ok(())
+    }
+}
+
+/// Why one path could not be archived: the path's own fault, or the end of the run.
+enum Fault {
+    Source(io::Error),
+    Fatal(PackError),
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        Self::Source(error)
+    }
+}
+
+impl From<PackError> for Fault {
+    fn from(error: PackError) -> Self {
+        Self::Fatal(error)
+    }
+}
+
+fn entry_of(path: Vec<u8>, kind: EntryKind, meta: &Meta, xattrs: Xattrs) -> Entry {
+    Entry {
+        path,
+        kind,
+        mode: meta.mode,
+        uid: meta.uid,
+        gid: meta.gid,
+        mtime: meta.mtime,
+        size: if kind == EntryKind::File {
+            meta.size
+        } else {
+            0
+        },
+        link: Vec::new(),
+        device: (0, 0),
+        xattrs,
+    }
+}

@@ -1,0 +1,253 @@
+//! Extended header records (POSIX pax): what does not fit a tar header.
+
+use crate::meta::Time;
+use crate::xattr::Xattrs;
+
+/// Prefix of the records that GNU tar and bsdtar keep extended attributes in.
+const XATTR_PREFIX: &[u8] = b"SCHILY.xattr.";
+
+/// Values that override or complete a tar header.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct PaxRecords {
+    pub(crate) path: Option<Vec<u8>>,
+    pub(crate) link: Option<Vec<u8>>,
+    pub(crate) size: Option<u64>,
+    pub(crate) uid: Option<u32>,
+    pub(crate) gid: Option<u32>,
+    pub(crate) mtime: Option<Time>,
+    pub(crate) xattrs: Xattrs,
+}
+
+/// Appends `<length> <key>=<value>\n`, where the length counts itself.
+fn push_record(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+    let rest = key.len() + value.len() + 3;
+    let mut length = rest + 1;
+    while rest + length.to_string().len() != length {
+        length = rest + length.to_string().len();
+    }
+    out.extend_from_slice(length.to_string().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(key);
+    out.push(b'=');
+    out.extend_from_slice(value);
+    out.push(b'\n');
+}
+
+impl PaxRecords {
+    /// The records as the content of an extended header; empty when there are none.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        let number = |n: u64| n.to_string().into_bytes();
+        let values = [
+            (&b"path"[..], self.path.clone()),
+            (b"linkpath", self.link.clone()),
+            (b"size", self.size.map(number)),
+            (b"uid", self.uid.map(|id| number(id.into()))),
+            (b"gid", self.gid.map(|id| number(id.into()))),
+            (b"mtime", self.mtime.map(|time| encode_time(time).into())),
+        ];
+        for (key, value) in values {
+            if let Some(value) = value {
+                push_record(&mut out, key, &value);
+            }
+        }
+        for (name, value) in &self.xattrs {
+            let key = [XATTR_PREFIX, &escape_name(name)].concat();
+            push_record(&mut out, &key, value);
+        }
+        out
+    }
+
+    /// Reads the content of an extended header.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words. A key that this reader does not know is an error: the
+    /// format names all keys, and an unknown one could change what the entry means.
+    pub(crate) fn decode(mut bytes: &[u8]) -> Result<Self, String> {
+        let mut records = Self::default();
+        while !bytes.is_empty() {
+            let (key, value, rest) = split_record(bytes).ok_or("a malformed extended header")?;
+            bytes = rest;
+            records.take(key, value)?;
+        }
+        Ok(records)
+    }
+
+    fn take(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
+        let bad = || {
+            let key = key.escape_ascii();
+            let value = value[..value.len().min(64)].escape_ascii();
+            format!("the extended header value {key}={value}")
+        };
+        let text = std::str::from_utf8(value);
+        match key {
+            b"path" => self.path = Some(value.to_vec()),
+            b"linkpath" => self.link = Some(value.to_vec()),
+            b"size" => self.size = Some(parse(text).ok_or_else(bad)?),
+            b"uid" => self.uid = Some(parse(text).ok_or_else(bad)?),
+            b"gid" => self.gid = Some(parse(text).ok_or_else(bad)?),
+            b"mtime" => {
+                self.mtime = Some(text.ok().and_then(decode_time).ok_or_else(bad)?);
+            }
+            _ => match key.strip_prefix(XATTR_PREFIX) {
+                Some(name) => self
+                    .xattrs
+                    .push((unescape_name(name).ok_or_else(bad)?, value.to_vec())),
+                None => return Err(format!("the unknown extended header {}", bad())),
+            },
+        }
+        Ok(())
+    }
+}
+
+fn parse<T: std::str::FromStr>(text: Result<&str, std::str::Utf8Error>) -> Option<T> {
+    text.ok()?.parse().ok()
+}
+
+/// Key, value and what follows of the first record.
+fn split_record(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let space = bytes.iter().take(20).position(|b| *b == b' ')?;
+    let length: usize = std::str::from_utf8(&bytes[..space]).ok()?.parse().ok()?;
+    let record = bytes.get(space + 1..length)?.strip_suffix(b"\n")?;
+    let equals = record.iter().position(|b| *b == b'=')?;
+    Some((&record[..equals], &record[equals + 1..], &bytes[length..]))
+}
+
+/// Decimal seconds, with a fraction where there is one: `-1.5` is half a second before -1.
+pub(crate) fn encode_time(time: Time) -> String {
+    if time.nanoseconds == 0 {
+        return time.seconds.to_string();
+    }
+    let nanos = i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanoseconds);
+    let sign = if nanos < 0 { "-" } else { "" };
+    let nanos = nanos.unsigned_abs();
+    let (whole, fraction) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
+    format!("{sign}{whole}.{fraction:09}")
+}
+
+/// Reads decimal seconds; digits beyond the ninth are cut.
+fn decode_time(text: &str) -> Option<Time> {
+    let (negative, digits) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let all_digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
+    if whole.is_empty() || !all_digits(whole) || !all_digits(fraction) {
+        return None;
+    }
+    let padded = format!("{:0<9}", fraction.get(..9).unwrap_or(fraction));
+    let magnitude = whole
+        .parse::<i128>()
+        .ok()?
+        .checked_mul(1_000_000_000)?
+        .checked_add(padded.parse().ok()?)?;
+    let nanos = if negative { -magnitude } else { magnitude };
+    Some(Time {
+        seconds: i64::try_from(nanos.div_euclid(1_000_000_000)).ok()?,
+        nanoseconds: u32::try_from(nanos.rem_euclid(1_000_000_000)).ok()?,
+    })
+}
+
+/// A record's key ends at the first `=`, so GNU tar writes `=` and `%` in names as `%3D`, `%25`.
+fn escape_name(name: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(name.len());
+    for byte in name {
+        match byte {
+            b'%' => out.extend_from_slice(b"%25"),
+            b'=' => out.extend_from_slice(b"%3D"),
+            other => out.push(*other),
+        }
+    }
+    out
+}
+
+fn unescape_name(mut name: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(name.len());
+    while let Some((first, rest)) = name.split_first() {
+        name = rest;
+        if *first != b'%' {
+            out.push(*first);
+            continue;
+        }
+        match name.split_at_checked(2)? {
+            (b"25", rest) => (out.push(b'%'), name = rest).1,
+            (b"3D", rest) => (out.push(b'='), name = rest).1,
+            _ => return None,
+        }
+    }
+    (!out.is_empty() && !out.contains(&0)).then_some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_record_counts_its_own_length() {
+        let mut out = Vec::new();
+        push_record(&mut out, b"path", b"a");
+        assert_eq!(out, b"10 path=a\n");
+        for length in 0..1100 {
+            out.clear();
+            push_record(&mut out, b"path", &vec![b'x'; length]);
+            let digits = out.iter().position(|b| *b == b' ').unwrap();
+            let told: usize = String::from_utf8_lossy(&out[..digits]).parse().unwrap();
+            assert_eq!(told, out.len());
+        }
+    }
+
+    #[test]
+    fn times_before_1970_keep_their_fraction() {
+        let time = |seconds, nanoseconds| Time {
+            seconds,
+            nanoseconds,
+        };
+        assert_eq!(encode_time(time(-2, 500_000_000)), "-1.500000000");
+        assert_eq!(decode_time("-1.5"), Some(time(-2, 500_000_000)));
+        assert_eq!(decode_time("-0.000000001"), Some(time(-1, 999_999_999)));
+        assert_eq!(decode_time("1.0000000019"), Some(time(1, 1)));
+        for bad in [
+            "",
+            "-",
+            ".5",
+            "1e3",
+            "--1",
+            "1.-5",
+            "99999999999999999999999",
+        ] {
+            assert_eq!(decode_time(bad), None, "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn records_read_back_as_written(
+            path in proptest::option::of(proptest::collection::vec(1u8.., 1..300)),
+            size in proptest::option::of(any::<u64>()),
+            uid in proptest::option::of(any::<u32>()),
+            mtime in proptest::option::of((any::<i64>(), 0u32..1_000_000_000)),
+            xattrs in proptest::collection::vec(
+                (proptest::collection::vec(1u8.., 1..40), proptest::collection::vec(any::<u8>(), 0..99)),
+                0..4,
+            ),
+        ) {
+            let records = PaxRecords {
+                path,
+                size,
+                uid,
+                mtime: mtime.map(|(seconds, nanoseconds)| Time { seconds, nanoseconds }),
+                xattrs,
+                ..PaxRecords::default()
+            };
+            prop_assert_eq!(PaxRecords::decode(&records.encode()).unwrap(), records);
+        }
+
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = PaxRecords::decode(&bytes);
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Checks of stored objects against the manifest, before anything is trusted.
+
+use std::io::Read;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use sha2::{Digest, Sha256};
+
+use crate::digest::hex_of;
+use crate::entry::{END_BYTES, EntryKind, check_path, padding};
+use crate::error::{Corrupt, RestoreError, shown};
+use crate::index::{IndexEnd, IndexEntry, IndexMember, IndexReader, Line};
+use crate::manifest::{Manifest, ObjectRef};
+use crate::member::{check_size, place_of};
+
+/// Bytes read at once.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// Compares a stored object with its size and digest in the manifest.
+pub fn verify_object(
+    mut object: impl Read,
+    expected: &ObjectRef,
+    stop: &AtomicBool,
+) -> Result<(), RestoreError> {
+    let mut hash = Sha256::new();
+    let bytes = hash_up_to(&mut object, u64::MAX, &mut [&mut hash], stop)?;
+    compare(expected, bytes, hash)
+}
+
+/// Compares the stored archive with its size and digest in the manifest, and names the first
+/// damaged member when they differ.
+///
+/// # Assumptions
+/// The index was checked before.
+pub fn verify_archive(
+    mut archive: impl Read,
+    index: impl Read,
+    expected: &ObjectRef,
+    stop: &AtomicBool,
+) -> Result<(), RestoreError> {
+    let mut index = IndexReader::new(index);
+    let mut whole = Sha256::new();
+    let mut bytes = 0;
+    let mut damaged: Option<IndexMember> = None;
+    while let Some(member) = index.next_member()? {
+        let mut own = Sha256::new();
+        bytes += hash_up_to(&mut archive, member.size, &mut [&mut whole, &mut own], stop)?;
+        if damaged.is_none() && hex_of(own) != member.sha256 {
+            damaged = Some(member);
+        }
+    }
+    bytes += hash_up_to(&mut archive, u64::MAX, &mut [&mut whole], stop)?;
+    compare(expected, bytes, whole).map_err(|error| match (error, &damaged) {
+        (RestoreError::Corrupt(corrupt), Some(member)) => RestoreError::Corrupt(Corrupt::new(
+            format!("{}, {}", corrupt.place, place_of(member)),
+            corrupt.what,
+        )),
+        (other, _) => other,
+    })
+}
+
+fn compare(expected: &ObjectRef, bytes: u64, hash: Sha256) -> Result<(), RestoreError> {
+    let corrupt = |what| RestoreError::Corrupt(Corrupt::new(expected.key.clone(), what));
+    if bytes != expected.bytes {
+        let wanted = expected.bytes;
+        return Err(corrupt(format!("it has {bytes} bytes instead of {wanted}")));
+    }
+    let found = hex_of(hash);
+    if found != expected.sha256 {
+        let wanted = &expected.sha256;
+        return Err(corrupt(format!(
+            "its SHA-256 is {found} instead of {wanted}"
+        )));
+    }
+    Ok(())
+}
+
+/// Reads at most `limit` bytes into the digests; gives how many there were.
+fn hash_up_to(
+    object: &mut impl Read,
+    limit: u64,
+    hashes: &mut [&mut Sha256],
+    stop: &AtomicBool,
+) -> Result<u64, RestoreError> {
+    let mut buffer = vec![0; PIECE_BYTES];
+    let mut bytes = 0;
+    while bytes < limit {
+        if stop.load(Ordering::Relaxed) {
+            return Err(RestoreError::Stopped);
+        }
+        let want = usize::try_from(limit - bytes).map_or(PIECE_BYTES, |n| n.min(PIECE_BYTES));
+        let read = match object.read(&mut buffer[..want]) {
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+            other => other?,
+        };
+        if read == 0 {
+            break;
+        }
+        for hash in hashes.iter_mut() {
+            hash.update(&buffer[..read]);
+        }
+        bytes += read as u64;
+    }
+    Ok(bytes)
+}
+
+/// Checks that the index is whole, in order, free of impossible values, and of this manifest.
+///
+/// # Guarantees
+/// Memory is bounded by one line and one path, whatever the index holds.
+pub fn verify_index(
+    index: impl Read,
+    manifest: &Manifest,
+    stop: &AtomicBool,
+) -> Result<(), RestoreError> {
+    let mut index = IndexReader::new(index);
+    let mut check = IndexCheck::default();
+    let mut end = None;
+    while let Some(line) = index.next()? {
+        if stop.load(Ordering::Relaxed) {
+            return Err(RestoreError::Stopped);
+        }
+        let checked = match line {
+            _ if end.is_some() => Err("a line after the last".to_owned()),
+            Line::Entry(entry) => check.entry(entry),
+            Line::Member(member) => check.member(&member),
+            Line::End(told) => {
+                end = Some(told);
+                check.end(told, manifest)
+            }
+        };
+        if let Err(what) = checked.and_then(|()| check.within(manifest)) {
+            return Err(index.fault(&what).into());
+        }
+    }
+    match end {
+        Some(_) => Ok(()),
+        None => Err(index.fault("the last line is missing").into()),
+    }
+}
+
+/// What the lines of an index came to so far.
+#[derive(Default)]
+struct IndexCheck {
+    totals: IndexEnd,
+    /// Where the next entry must start.
+    tar_offset: u64,
+    logical_bytes: u64,
+    /// The innermost directory that is open at this point of the stream; none before the root.
+    open_dir: Option<Vec<u8>>,
+    /// Path of a superseded entry that the next one must repeat.
+    repeat: Option<Vec<u8>>,
+}
+
+impl IndexCheck {
+    fn entry(&mut self, entry: IndexEntry) -> Result<(), String> {
+        let named = |what: &str| format!("{:?} {what}", shown(&entry.path));
+        check_path(&entry.path).map_err(named)?;
+        if entry.offset != self.tar_offset {
+            return Err(named("does not start where the entry before it ends"));
+        }
+        let content = entry.size.saturating_add(padding(entry.size) as u64);
+        if entry.length <= content || !(entry.length - content).is_multiple_of(512) {
+            return Err(named("has an impossible length"));
+        }
+        let is_file = entry.kind == EntryKind::File;
+        if entry.sha256.is_some() != is_file || (entry.size != 0 && !is_file) {
+            return Err(named("has content or a digest that does not fit its type"));
+        }
+        if self.repeat.as_ref().is_some_and(|path| *path != entry.path) {
+            return Err(named("follows a superseded entry of another path"));
+        }
+        self.repeat = entry.superseded.then(|| entry.path.clone());
+        self.place(&entry).map_err(named)?;
+        self.tar_offset = self.tar_offset.saturating_add(entry.length);
+        self.totals.entries += 1;
+        if !entry.superseded {
+            self.logical_bytes = self.logical_bytes.saturating_add(entry.size);
+        }
+        Ok(())
+    }
+
+    /// Checks that the entry's directory is open, as depth-first order has it.
+    fn place(&mut self, entry: &IndexEntry) -> Result<(), &'static str> {
+        let Some(open) = &mut self.open_dir else {
+            self.open_dir = Some(Vec::new());
+            let is_root = entry.path == b"." && entry.kind == EntryKind::Directory;
+            return is_root.then_some(()).ok_or("comes before the root");
+        };
+        if entry.path == b"." {
+            return Err("repeats the root");
+        }
+        let parent = parent_of(&entry.path);
+        let inside = parent.is_empty()
+            || *open == parent
+            || (open.starts_with(parent) && open[parent.len()] == b'/');
+        if !inside {
+            return Err("does not follow its directory");
+        }
+        open.truncate(parent.len());
+        if entry.kind == EntryKind::Directory {
+            open.clear();
+            open.extend_from_slice(&entry.path);
+        }
+        Ok(())
+    }
+
+    fn member(&mut self, member: &IndexMember) -> Result<(), String> {
+        check_size(member).map_err(|corrupt| corrupt.to_string())?;
+        if member.offset != self.totals.archive_bytes || member.tar_offset != self.totals.tar_bytes
+        {
+            return Err("a member that does not start where the one before it ends".to_owned());
+        }
+        self.totals.members += 1;
+        self.totals.archive_bytes += member.size;
+        self.totals.tar_bytes += member.tar_size;
+        Ok(())
+    }
+
+    /// Stops as soon as there is more than the manifest promises.
+    fn within(&self, manifest: &Manifest) -> Result<(), String> {
+        if self.totals.entries > manifest.counts.entries
+            || self.totals.members > manifest.counts.members
+        {
+            return Err("more entries or members than the manifest counts".to_owned());
+        }
+        Ok(())
+    }
+
+    fn end(&self, told: IndexEnd, manifest: &Manifest) -> Result<(), String> {
+        let of_manifest = IndexEnd {
+            entries: manifest.counts.entries,
+            members: manifest.counts.members,
+            tar_bytes: manifest.tar_bytes,
+            archive_bytes: manifest.archive.bytes,
+        };
+        let complete = self.totals == told
+            && told == of_manifest
+            && self.logical_bytes == manifest.logical_bytes
+            && self.tar_offset.saturating_add(END_BYTES) == told.tar_bytes
+            && self.repeat.is_none();
+        complete
+            .then_some(())
+            .ok_or_else(|| "totals that do not fit the lines or the manifest".to_owned())
+    }
+}
+
+/// Path of the directory that holds `path`; empty for the root.
+pub(crate) fn parent_of(path: &[u8]) -> &[u8] {
+    let end = path.iter().rposition(|b| *b == b'/').unwrap_or(0);
+    &path[..end]
+}

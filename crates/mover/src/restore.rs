@@ -1,0 +1,159 @@
+//! From a stored backup into an empty directory.
+
+use std::io::Read;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use tidelock_archive::{
+    Content, Manifest, ObjectRef, Target, unpack, verify_archive, verify_index, verify_object,
+};
+use tidelock_protocol::{Failure, FailureReason, Location, RestoreReport, RestoreTask, RunId};
+use tidelock_storage::{ErrorClass, Storage};
+
+use crate::failure::{corrupt, failure, of_restore, of_storage};
+use crate::stored::{manifest_bytes, parse_manifest};
+
+/// Checks the backup of `task`, then unpacks it into the empty target.
+///
+/// # Guarantees
+/// Before the first write: the manifest is whole, known and the one the cluster expects; index
+/// and archive have its digests; the target is empty, or holds what this very run wrote before.
+pub(crate) fn restore(
+    storage: &dyn Storage,
+    run: &RunId,
+    task: &RestoreTask,
+    stop: &AtomicBool,
+) -> Result<RestoreReport, Failure> {
+    let clock = Instant::now();
+    let untouched = |mut failure: Failure| {
+        failure.target_touched = Some(false);
+        failure
+    };
+    let manifest = checked_manifest(storage, task).map_err(untouched)?;
+    let target = Target::open(Path::new(&task.target_path), &run.uid)
+        .map_err(|e| untouched(of_restore(&e)))?;
+    let resume = check_target(&target, task).map_err(untouched)?;
+    verify(storage, &manifest, stop).map_err(untouched)?;
+    target.claim().map_err(|e| untouched(of_restore(&e)))?;
+    let done = open_all(storage, &manifest)
+        .map_err(|e| (e, false))
+        .and_then(|[archive, members, entries]| {
+            unpack(&target, resume, archive, members, entries, stop)
+                .map_err(|e| (of_restore(&e), true))
+        })
+        .map_err(|(mut failure, touched)| {
+            failure.target_touched = Some(touched || resume);
+            failure
+        })?;
+    Ok(RestoreReport {
+        logical_bytes: done.logical_bytes,
+        files: done.files,
+        others: done.others,
+        duration_ms: u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX),
+    })
+}
+
+/// The manifest, checked against what the cluster says of the backup.
+fn checked_manifest(storage: &dyn Storage, task: &RestoreTask) -> Result<Manifest, Failure> {
+    let location = &task.location;
+    let bytes = manifest_bytes(storage, location)?.ok_or_else(|| not_found(location))?;
+    let manifest = parse_manifest(&bytes, location)?;
+    let expected = &task.expected;
+    let differs = |what: &str, stored: &str, wanted: &str| {
+        corrupt(&format!(
+            "{:?} says {what} {stored}, the cluster says {wanted}",
+            location.manifest_key()
+        ))
+    };
+    if manifest.source.uid != expected.backup_uid {
+        return Err(differs(
+            "Backup UID",
+            &manifest.source.uid,
+            &expected.backup_uid,
+        ));
+    }
+    let digest = format!("sha256:{}", manifest.archive.sha256);
+    if digest != expected.digest {
+        return Err(differs("digest", &digest, &expected.digest));
+    }
+    if manifest.archive.bytes != expected.stored_bytes {
+        let (stored, wanted) = (manifest.archive.bytes, expected.stored_bytes);
+        return Err(differs("size", &stored.to_string(), &wanted.to_string()));
+    }
+    Ok(manifest)
+}
+
+fn not_found(location: &Location) -> Failure {
+    failure(
+        FailureReason::ArchiveNotFound,
+        format!(
+            "there is no {:?} in storage, so there is no backup; check that the storage volume is the right one",
+            location.manifest_key()
+        ),
+    )
+}
+
+/// Whether the restore goes on with its own left-over; anything else in the target is refused.
+fn check_target(target: &Target, task: &RestoreTask) -> Result<bool, Failure> {
+    match target.content().map_err(|e| of_restore(&e))? {
+        Content::Nothing => Ok(false),
+        Content::OwnLeftOver => Ok(true),
+        Content::Foreign(name) => {
+            let mut failure = failure(
+                FailureReason::TargetNotEmpty,
+                format!(
+                    "{:?} holds {name:?} and perhaps more, and nothing was touched; restore into an empty volume",
+                    task.target_path
+                ),
+            );
+            failure.paths.push(name.as_bytes());
+            Err(failure)
+        }
+    }
+}
+
+/// Compares index and archive with the manifest.
+fn verify(storage: &dyn Storage, manifest: &Manifest, stop: &AtomicBool) -> Result<(), Failure> {
+    let fault = |e| of_restore(&e);
+    for object in [&manifest.index, &manifest.archive] {
+        check_size(storage, object)?;
+    }
+    verify_object(get(storage, &manifest.index)?, &manifest.index, stop).map_err(fault)?;
+    verify_index(get(storage, &manifest.index)?, manifest, stop).map_err(fault)?;
+    let archive = get(storage, &manifest.archive)?;
+    let index = get(storage, &manifest.index)?;
+    verify_archive(archive, index, &manifest.archive, stop).map_err(fault)
+}
+
+/// A size that differs is found without reading a whole archive.
+fn check_size(storage: &dyn Storage, object: &ObjectRef) -> Result<(), Failure> {
+    let found = storage.head(&object.key).map_err(|e| of_storage(&e))?.bytes;
+    if found != object.bytes {
+        return Err(corrupt(&format!(
+            "{:?} has {found} bytes instead of {}",
+            object.key, object.bytes
+        )));
+    }
+    Ok(())
+}
+
+type Object = Box<dyn Read + Send>;
+
+fn get(storage: &dyn Storage, object: &ObjectRef) -> Result<Object, Failure> {
+    storage.get(&object.key, None).map_err(|error| {
+        let mut failure = of_storage(&error);
+        if error.class == ErrorClass::NotFound {
+            failure.reason = FailureReason::ArchiveNotFound;
+        }
+        failure
+    })
+}
+
+fn open_all(storage: &dyn Storage, manifest: &Manifest) -> Result<[Object; 3], Failure> {
+    Ok([
+        get(storage, &manifest.archive)?,
+        get(storage, &manifest.index)?,
+        get(storage, &manifest.index)?,
+    ])
+}
