@@ -2,7 +2,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use crate::common::{DeletionPolicy, Format, MoverSpec, Phase, StorageRef, TargetRef};
+use crate::common::{DeletionPolicy, Format, MoverSpec, ObjectName, Phase, StorageRef, TargetRef};
 use crate::policy::default_start_deadline;
 
 /// One backup of one PersistentVolumeClaim, made by a policy or by hand.
@@ -38,10 +38,7 @@ pub struct BackupSpec {
     /// Name of the BackupPolicy this backup belongs to: its retention counts it, and what is unset
     /// here comes from it. Unset for a backup that stands alone and is never removed by retention.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(
-        length(min = 1, max = 253),
-        regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
-    )]
+    #[schemars(with = "Option<ObjectName>")]
     pub policy_ref: Option<String>,
     /// What to back up; may be left out with `policyRef`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -10,10 +10,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 pub struct TargetRef {
     /// Name of the PersistentVolumeClaim to back up.
-    #[schemars(
-        length(min = 1, max = 253),
-        regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
-    )]
+    #[schemars(with = "ObjectName")]
     pub pvc_name: String,
 }
 
@@ -22,10 +19,7 @@ pub struct TargetRef {
 #[serde(rename_all = "camelCase")]
 pub struct StorageRef {
     /// Name of a PersistentVolumeClaim in the same namespace that holds the archives.
-    #[schemars(
-        length(min = 1, max = 253),
-        regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
-    )]
+    #[schemars(with = "ObjectName")]
     pub pvc_name: String,
 }
 
@@ -82,6 +76,7 @@ pub struct MoverSpec {
     pub resources: Option<MoverResources>,
     /// Node labels the mover pod needs, beyond what its volumes demand.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
     pub node_selector: BTreeMap<String, String>,
     /// Taints the mover pod tolerates.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -89,7 +84,7 @@ pub struct MoverSpec {
     pub tolerations: Vec<Toleration>,
     /// PriorityClass of the mover pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(with = "Option<ObjectName>")]
     pub priority_class_name: Option<String>,
     /// Longest time the run may take once started, in seconds; unset means no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -100,24 +95,48 @@ pub struct MoverSpec {
 /// Requests and limits of the mover container.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.requests) || !has(self.limits) || self.requests.all(name, !(name in self.limits) || !isQuantity(self.requests[name]) || !isQuantity(self.limits[name]) || quantity(self.requests[name]).compareTo(quantity(self.limits[name])) <= 0)").message("requests must not be larger than limits")
+)]
 pub struct MoverResources {
     /// Upper limits, such as `memory: 256Mi`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(with = "BTreeMap<String, QuantitySchema>")]
+    #[schemars(with = "BTreeMap<String, QuantitySchema>", extend("maxProperties" = 3))]
+    #[x_kube(validation = Rule::new("self.all(name, name in ['cpu', 'memory', 'ephemeral-storage'])").message("limits must name cpu, memory or ephemeral-storage"))]
     pub limits: BTreeMap<String, Quantity>,
     /// What the scheduler sets aside, such as `cpu: 50m`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(with = "BTreeMap<String, QuantitySchema>")]
+    #[schemars(with = "BTreeMap<String, QuantitySchema>", extend("maxProperties" = 3))]
+    #[x_kube(validation = Rule::new("self.all(name, name in ['cpu', 'memory', 'ephemeral-storage'])").message("requests must name cpu, memory or ephemeral-storage"))]
     pub requests: BTreeMap<String, Quantity>,
 }
 
-/// The schema of a quantity such as `500m` or `1Gi`; a malformed one is refused by the API server.
+/// The schema of an object's name; its message says what a name is, where a pattern would only be
+/// quoted.
+#[derive(JsonSchema)]
+#[schemars(transparent)]
+pub(crate) struct ObjectName(
+    #[schemars(
+        length(min = 1, max = 253),
+        extend("x-kubernetes-validations" = [{
+            "rule": "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",
+            "message": "must be the name of an object: lower-case letters, digits, '-' and '.', with a letter or digit at both ends",
+        }])
+    )]
+    #[allow(dead_code, reason = "only its schema is used")]
+    String,
+);
+
+/// An amount such as `500m` or `1Gi`.
 #[derive(JsonSchema)]
 #[schemars(transparent)]
 pub(crate) struct QuantitySchema(
     #[schemars(
         length(min = 1, max = 32),
-        regex(pattern = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$")
+        extend("x-kubernetes-validations" = [{
+            "rule": "self.matches('^[0-9]+([.][0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$')",
+            "message": "must be a quantity such as 500m, 2 or 1Gi",
+        }])
     )]
     #[allow(dead_code, reason = "only its schema is used")]
     String,

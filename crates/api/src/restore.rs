@@ -6,7 +6,7 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use crate::backup::FailureStatus;
-use crate::common::{MoverSpec, Phase, QuantitySchema};
+use crate::common::{MoverSpec, ObjectName, Phase, QuantitySchema};
 use crate::policy::default_start_deadline;
 
 /// Puts the content of one completed Backup into an empty PersistentVolumeClaim.
@@ -39,17 +39,11 @@ use crate::policy::default_start_deadline;
 )]
 pub struct RestoreSpec {
     /// Name of a Completed Backup in the same namespace.
-    #[schemars(
-        length(min = 1, max = 253),
-        regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
-    )]
+    #[schemars(with = "ObjectName")]
     pub backup_name: String,
     /// Name of an existing PersistentVolumeClaim; one that holds files is refused.
     #[serde(rename = "targetPVC", default, skip_serializing_if = "Option::is_none")]
-    #[schemars(
-        length(min = 1, max = 253),
-        regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
-    )]
+    #[schemars(with = "Option<ObjectName>")]
     pub target_pvc: Option<String>,
     /// A PersistentVolumeClaim to make; it stays when this Restore is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -78,16 +72,15 @@ pub struct TargetTemplate {
 #[serde(rename_all = "camelCase")]
 pub struct TargetTemplateMetadata {
     /// Name of the PersistentVolumeClaim.
-    #[schemars(
-        length(min = 1, max = 253),
-        regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
-    )]
+    #[schemars(with = "ObjectName")]
     pub name: String,
     /// Its labels.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64))]
     pub labels: BTreeMap<String, String>,
     /// Its annotations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64))]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -118,7 +111,7 @@ fn read_write_once() -> Vec<String> {
 #[x_kube(validation = Rule::new("'storage' in self.requests").message("resources.requests.storage is required, such as 10Gi"))]
 pub struct TargetTemplateResources {
     /// `storage: 10Gi`.
-    #[schemars(with = "BTreeMap<String, QuantitySchema>")]
+    #[schemars(with = "BTreeMap<String, QuantitySchema>", extend("maxProperties" = 1))]
     pub requests: BTreeMap<String, Quantity>,
 }
 

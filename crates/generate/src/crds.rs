@@ -1,0 +1,38 @@
+//! The custom resource definitions.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
+};
+use kube::CustomResourceExt;
+use tidelock_api::{Backup, BackupPolicy, Restore};
+
+use crate::operator::part_of;
+
+/// Every CRD, in the order a reader meets them.
+pub fn all() -> Vec<CustomResourceDefinition> {
+    let mut crds = vec![BackupPolicy::crd(), Backup::crd(), Restore::crd()];
+    for crd in &mut crds {
+        crd.metadata.labels = Some(part_of());
+        for version in &mut crd.spec.versions {
+            let schema = version.schema.as_mut();
+            if let Some(root) = schema.and_then(|schema| schema.open_api_v3_schema.as_mut()) {
+                drop_unknown_formats(root);
+            }
+        }
+    }
+    crds
+}
+
+/// The API server warns of formats it does not know on each apply; the bounds say the same.
+fn drop_unknown_formats(schema: &mut JSONSchemaProps) {
+    if schema.format.as_deref() == Some("uint32") {
+        schema.format = None;
+    }
+    let properties = schema.properties.iter_mut().flat_map(BTreeMap::values_mut);
+    properties.for_each(drop_unknown_formats);
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        drop_unknown_formats(items);
+    }
+}
