@@ -6,6 +6,7 @@ mod demo;
 mod deploy;
 mod e2e;
 mod evidence;
+mod freshness;
 mod go;
 mod host;
 mod image;
@@ -120,6 +121,7 @@ fn run_task(task: Task) -> Result<()> {
     if let Task::Forward(arguments) = &task {
         return cluster::forward::run(arguments);
     }
+    freshness::ensure_own_build()?;
     let place = Place::find()?;
     match task {
         Task::Cluster(task) => cluster_task(&place, task),
