@@ -67,16 +67,17 @@ pub(crate) fn padding(size: u64) -> usize {
 impl Entry {
     /// The header blocks: an extended header where one is needed, then the header itself.
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut name = self.path.clone();
-        if self.kind == EntryKind::Directory {
-            name.push(b'/');
-        }
+        let name = stored_name(&self.path, self.kind == EntryKind::Directory);
+        let link = match self.kind {
+            EntryKind::HardLink => stored_name(&self.link, false),
+            _ => self.link.clone(),
+        };
         let long = |value: &[u8]| (value.len() > NAME_FIELD_BYTES).then(|| value.to_vec());
         let whole_seconds = self.mtime.nanoseconds == 0
             && u64::try_from(self.mtime.seconds).is_ok_and(|s| s <= MAX_OCTAL_SIZE);
         let records = PaxRecords {
             path: long(&name),
-            link: long(&self.link),
+            link: long(&link),
             size: (self.size > MAX_OCTAL_SIZE).then_some(self.size),
             uid: (self.uid > MAX_OCTAL_ID).then_some(self.uid),
             gid: (self.gid > MAX_OCTAL_ID).then_some(self.gid),
@@ -93,13 +94,13 @@ impl Entry {
             out.extend_from_slice(&records);
             out.resize(out.len() + padding(size), 0);
         }
-        out.extend_from_slice(self.header(&name).as_bytes());
+        out.extend_from_slice(self.header(&name, &link).as_bytes());
         out
     }
 
-    fn header(&self, name: &[u8]) -> Header {
+    fn header(&self, name: &[u8], link: &[u8]) -> Header {
         let mut header = plain_header(name, self.kind.tar_type(), self.size);
-        copy_cut(&mut header.as_old_mut().linkname, &self.link);
+        copy_cut(&mut header.as_old_mut().linkname, link);
         header.set_mode(self.mode);
         header.set_uid(self.uid.into());
         header.set_gid(self.gid.into());
@@ -141,15 +142,17 @@ impl Entry {
             corrupt(at, &format!("an entry of the unknown type {kind:?}"))
         })?;
         let id = |n: u64| u32::try_from(n).map_err(|_| corrupt(at, "an impossible owner"));
-        let mut path = records
+        let name = records
             .path
             .unwrap_or_else(|| header.path_bytes().into_owned());
-        if kind == EntryKind::Directory && path.len() > 1 && path.ends_with(b"/") {
-            path.pop();
-        }
-        let link = records
+        let path = path_of(&name, kind == EntryKind::Directory)
+            .ok_or_else(|| corrupt(at, "a path that does not start with \"./\""))?;
+        let mut link = records
             .link
             .or_else(|| header.link_name_bytes().map(|link| link.into_owned()));
+        if kind == EntryKind::HardLink {
+            link = link.and_then(|link| path_of(&link, false));
+        }
         let size = match records.size {
             Some(size) => size,
             None => header.entry_size().map_err(fault)?,
@@ -246,6 +249,32 @@ fn plain_header(name: &[u8], kind: EntryType, size: u64) -> Header {
     header.set_mtime(0);
     header.set_size(size);
     header
+}
+
+/// A path as the stream has it: `./a/b`, with a slash behind directories, as `tar -c .` has it.
+fn stored_name(path: &[u8], is_directory: bool) -> Vec<u8> {
+    let mut name = b"./".to_vec();
+    if path != b"." {
+        name.extend_from_slice(path);
+        if is_directory {
+            name.push(b'/');
+        }
+    }
+    name
+}
+
+/// The path that a stored name stands for; none when it has another form.
+fn path_of(name: &[u8], is_directory: bool) -> Option<Vec<u8>> {
+    let path = name.strip_prefix(b"./")?;
+    if path.is_empty() {
+        return Some(b".".to_vec());
+    }
+    let path = if is_directory {
+        path.strip_suffix(b"/").unwrap_or(path)
+    } else {
+        path
+    };
+    Some(path.to_vec())
 }
 
 /// Fills a field with as much of `value` as it holds.

@@ -1,29 +1,24 @@
 //! From a directory to an archive.
 
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+mod file;
+
+use std::ffi::CStr;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{Mode, OFlags, openat, readlinkat};
 use rustix::io::Errno;
-use sha2::{Digest, Sha256};
+
+use self::file::PIECE_BYTES;
 
 use crate::archive_writer::{ArchiveWriter, EntryEnd};
-use crate::digest::{hex_of, sha256};
 use crate::entry::{Entry, EntryKind, MAX_PATH_BYTES};
 use crate::links::{HardLinks, Seen};
 use crate::manifest::Counts;
 use crate::meta::{FileKind, Meta};
 use crate::walk::{Step, Walk, is_gone};
 use crate::xattr::{Handle, XattrReader, Xattrs};
-
-/// Files up to this size are read whole before a byte of them is written.
-const SMALL_BYTES: u64 = 1 << 20;
-/// How often a file that changes while it is read is read.
-const MAX_TRIES: u32 = 3;
-/// Pieces that large files are read in.
-const PIECE_BYTES: usize = 256 << 10;
 
 /// Something about a path that a backup tells.
 #[derive(Debug)]
@@ -134,21 +129,6 @@ struct Packer<'p, A: Write, I: Write> {
     stop: &'p AtomicBool,
 }
 
-/// A regular file, open and looked at.
-struct Opened {
-    file: File,
-    meta: Meta,
-    xattrs: Xattrs,
-}
-
-/// What reading a file once came to.
-enum Attempt {
-    /// It is in the archive.
-    Archived,
-    /// It changed; read it again, from what is at its name now.
-    Again(Opened),
-}
-
 impl<A: Write, I: Write> Packer<'_, A, I> {
     fn step(&mut self, step: Step, walk: &mut Walk) -> Result<(), PackError> {
         let path = if walk.path().is_empty() {
@@ -231,7 +211,7 @@ impl<A: Write, I: Write> Packer<'_, A, I> {
         path: &[u8],
         meta: &Meta,
         dir: BorrowedFd<'_>,
-        name: &std::ffi::CStr,
+        name: &CStr,
     ) -> Result<(), Fault> {
         let target = match readlinkat(dir, name, Vec::new()) {
             // No symbolic link any more.
@@ -249,7 +229,7 @@ impl<A: Write, I: Write> Packer<'_, A, I> {
         path: &[u8],
         meta: &Meta,
         dir: BorrowedFd<'_>,
-        name: &std::ffi::CStr,
+        name: &CStr,
     ) -> Result<(), Fault> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(dir, name, flags, Mode::empty()).map_err(io::Error::from)?;
@@ -290,170 +270,6 @@ impl<A: Write, I: Write> Packer<'_, A, I> {
         self.out
             .end(entry, EntryEnd::default())
             .map_err(PackError::Output)
-    }
-
-    /// A regular file, read until it holds still or the tries are spent.
-    fn file(
-        &mut self,
-        path: &[u8],
-        dir: BorrowedFd<'_>,
-        name: &std::ffi::CStr,
-    ) -> Result<(), Fault> {
-        let mut opened = self.open_file(path, dir, name)?;
-        if self.unreadable > 0 {
-            // Nothing will be published: it is enough to know which files can be opened.
-            return Ok(());
-        }
-        for try_number in 1.. {
-            let last = try_number >= MAX_TRIES;
-            let mut reopen = |packer: &mut Self| {
-                if last {
-                    return None;
-                }
-                packer.open_file(path, dir, name).ok()
-            };
-            let attempt = if opened.meta.size <= SMALL_BYTES {
-                self.small_file(path, opened, &mut reopen)?
-            } else {
-                self.large_file(path, opened, &mut reopen)?
-            };
-            match attempt {
-                Attempt::Archived => break,
-                Attempt::Again(again) => opened = again,
-            }
-        }
-        self.counts.files += 1;
-        Ok(())
-    }
-
-    fn open_file(
-        &mut self,
-        path: &[u8],
-        dir: BorrowedFd<'_>,
-        name: &std::ffi::CStr,
-    ) -> Result<Opened, Fault> {
-        // NONBLOCK, lest a FIFO that takes the file's place stops the walk.
-        let flags =
-            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let fd = openat(dir, name, flags, Mode::empty()).map_err(io::Error::from)?;
-        let meta = Meta::of(&fd)?;
-        if meta.kind != FileKind::File {
-            return Err(io::Error::from(Errno::NOENT).into());
-        }
-        let xattrs = self.read_xattrs(path, &Handle::Open(fd.as_fd()))?;
-        Ok(Opened {
-            file: File::from(fd),
-            meta,
-            xattrs,
-        })
-    }
-
-    /// Reads a small file whole, and writes it once it held still.
-    fn small_file(
-        &mut self,
-        path: &[u8],
-        mut opened: Opened,
-        reopen: &mut dyn FnMut(&mut Self) -> Option<Opened>,
-    ) -> Result<Attempt, Fault> {
-        self.small.clear();
-        (&mut opened.file)
-            .take(opened.meta.size + 1)
-            .read_to_end(&mut self.small)?;
-        let stable = self.small.len() as u64 == opened.meta.size
-            && opened.meta.unchanged(&Meta::of(&opened.file)?);
-        if !stable && let Some(again) = reopen(self) {
-            return Ok(Attempt::Again(again));
-        }
-        let mut entry = entry_of(path.to_vec(), EntryKind::File, &opened.meta, opened.xattrs);
-        entry.size = self.small.len() as u64;
-        self.logical_bytes += entry.size;
-        let end = EntryEnd {
-            sha256: Some(sha256(&self.small)),
-            torn: !stable,
-            superseded: false,
-        };
-        if !stable {
-            (self.notify)(path, Notice::Torn);
-        }
-        self.out.begin(&entry).map_err(PackError::Output)?;
-        self.out.content(&self.small).map_err(PackError::Output)?;
-        self.out.end(entry, end).map_err(PackError::Output)?;
-        Ok(Attempt::Archived)
-    }
-
-    /// Streams a large file; when it changed meanwhile, it is written once more behind itself.
-    fn large_file(
-        &mut self,
-        path: &[u8],
-        mut opened: Opened,
-        reopen: &mut dyn FnMut(&mut Self) -> Option<Opened>,
-    ) -> Result<Attempt, Fault> {
-        let entry = entry_of(
-            path.to_vec(),
-            EntryKind::File,
-            &opened.meta,
-            std::mem::take(&mut opened.xattrs),
-        );
-        let size = entry.size;
-        self.out.begin(&entry).map_err(PackError::Output)?;
-        let (digest, whole) = self.stream_content(&mut opened.file, size)?;
-        let after = Meta::of(&opened.file)?;
-        let stable = whole && opened.meta.unchanged(&after);
-        let again = if stable { None } else { reopen(self) };
-        // A file that was only renamed or deleted meanwhile still held one content.
-        let same_content =
-            whole && after.size == opened.meta.size && after.mtime == opened.meta.mtime;
-        let end = EntryEnd {
-            sha256: Some(digest),
-            superseded: again.is_some(),
-            torn: again.is_none() && !stable && !same_content,
-        };
-        if end.torn {
-            (self.notify)(path, Notice::Torn);
-        }
-        self.out.end(entry, end).map_err(PackError::Output)?;
-        match again {
-            Some(again) => Ok(Attempt::Again(again)),
-            None => {
-                self.logical_bytes += size;
-                Ok(Attempt::Archived)
-            }
-        }
-    }
-
-    /// Copies exactly `size` bytes, zeros for what is missing; tells their digest and whether
-    /// the file ended where it should.
-    fn stream_content(&mut self, file: &mut File, size: u64) -> Result<(String, bool), Fault> {
-        let mut hash = Sha256::new();
-        let mut left = size;
-        file.seek(SeekFrom::Start(0))?;
-        while left > 0 {
-            self.check_stop()?;
-            let want = usize::try_from(left).map_or(PIECE_BYTES, |n| n.min(PIECE_BYTES));
-            let read = match file.read(&mut self.buffer[..want]) {
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                other => other?,
-            };
-            if read == 0 {
-                break;
-            }
-            hash.update(&self.buffer[..read]);
-            self.out
-                .content(&self.buffer[..read])
-                .map_err(PackError::Output)?;
-            left -= read as u64;
-        }
-        self.buffer.fill(0);
-        let whole = left == 0 && file.read(&mut self.buffer[..1])? == 0;
-        self.buffer[0] = 0;
-        let mut missing = left;
-        while missing > 0 {
-            let now = usize::try_from(missing).map_or(PIECE_BYTES, |n| n.min(PIECE_BYTES));
-            hash.update(&self.buffer[..now]);
-            missing -= now as u64;
-        }
-        self.out.zeros(left).map_err(PackError::Output)?;
-        Ok((hex_of(hash), whole))
     }
 
     fn read_xattrs(&mut self, path: &[u8], file: &Handle<'_>) -> io::Result<Xattrs> {

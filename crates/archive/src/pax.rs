@@ -189,7 +189,7 @@ mod tests {
     fn a_record_counts_its_own_length() {
         let mut out = Vec::new();
         push_record(&mut out, b"path", b"a");
-        assert_eq!(out, b"10 path=a\n");
+        assert_eq!(out, b"9 path=a\n");
         for length in 0..1100 {
             out.clear();
             push_record(&mut out, b"path", &vec![b'x'; length]);
