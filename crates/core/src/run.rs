@@ -41,13 +41,27 @@ pub enum JobFact {
     Absent,
     /// A Job of that name that belongs to something else; who, in words.
     Foreign(String),
-    /// Ours and not at its end; what its pod is stuck on, if it is.
-    Active(Option<String>),
+    /// Ours and not at its end.
+    Active(PodFact),
     /// Ours and ended well.
     Succeeded,
     /// Ours and ended badly.
     Failed,
 }
+
+/// What is known of the pods of a Job that is not at its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PodFact {
+    /// There is none; the Job controller may not have come to it, or may not be allowed to.
+    None,
+    /// None has started yet; what the newest is stuck on, if it is.
+    Waiting(Option<String>),
+    /// One is or was at work.
+    Started,
+}
+
+/// How long a Job may be without a pod before that is called trouble.
+pub const POD_GRACE: SignedDuration = SignedDuration::from_secs(10);
 
 /// What is known of a run: a Backup or a Restore that is not being deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +70,9 @@ pub struct RunFacts {
     pub phase: Option<Phase>,
     /// When the object was made.
     pub created: Timestamp,
-    /// How long it may wait before it starts.
+    /// When its Job was asked for.
+    pub started: Option<Timestamp>,
+    /// How long it may wait before its Job is made, and how long that may wait for a pod to start.
     pub start_deadline: SignedDuration,
     /// Whether all it needs is there; only looked at before it starts.
     pub readiness: Readiness,
@@ -80,8 +96,15 @@ pub enum RunDecision {
     },
     /// Make its Job.
     Start,
-    /// Its Job is under way; what its pod is stuck on, if it is.
-    Follow(Option<String>),
+    /// Its Job is under way.
+    Follow {
+        /// What its pod is stuck on, if it is.
+        trouble: Option<String>,
+        /// When to look again though nothing happened.
+        wake_at: Option<Timestamp>,
+    },
+    /// Fail, and stop the Job whose pod never started.
+    GiveUp(Refusal),
     /// Its Job ended well: read the report and go terminal.
     Finish,
     /// Its Job ended badly: read the report and fail.
@@ -103,7 +126,7 @@ pub fn decide(facts: &RunFacts, now: Timestamp) -> RunDecision {
     match &facts.job {
         JobFact::Succeeded => RunDecision::Finish,
         JobFact::Failed => RunDecision::Collapse,
-        JobFact::Active(trouble) => RunDecision::Follow(trouble.clone()),
+        JobFact::Active(pod) => follow(facts, pod, now),
         JobFact::Foreign(owner) => RunDecision::Fail(job_conflict(&facts.job_name, owner)),
         JobFact::Absent if facts.phase == Some(Phase::Running) => {
             RunDecision::Fail(job_lost(&facts.job_name))
@@ -112,15 +135,51 @@ pub fn decide(facts: &RunFacts, now: Timestamp) -> RunDecision {
     }
 }
 
+fn follow(facts: &RunFacts, pod: &PodFact, now: Timestamp) -> RunDecision {
+    let since = facts.started.unwrap_or(facts.created);
+    let grace_ends = later(since, POD_GRACE);
+    let deadline = later(since, facts.start_deadline);
+    let trouble = match pod {
+        PodFact::Started => {
+            return RunDecision::Follow {
+                trouble: None,
+                wake_at: None,
+            };
+        }
+        PodFact::Waiting(trouble) => trouble.clone(),
+        PodFact::None if now < grace_ends => None,
+        PodFact::None => Some(format!(
+            "Job {0} has no pod; `kubectl describe job {0}` shows why, such as a quota or the namespace's Pod Security level.",
+            facts.job_name
+        )),
+    };
+    if now >= deadline {
+        let words = trouble.unwrap_or_else(|| "Its pod did not start.".to_owned());
+        return RunDecision::GiveUp(Refusal {
+            reason: "StartDeadlineExceeded",
+            message: format!(
+                "{words} Gave up after {} (startDeadlineSeconds).",
+                text::duration(facts.start_deadline)
+            ),
+        });
+    }
+    let next = if now < grace_ends {
+        grace_ends.min(deadline)
+    } else {
+        deadline
+    };
+    RunDecision::Follow {
+        trouble,
+        wake_at: Some(next),
+    }
+}
+
 fn before_start(facts: &RunFacts, now: Timestamp) -> RunDecision {
     match &facts.readiness {
         Readiness::Ready => RunDecision::Start,
         Readiness::Refused(refusal) => RunDecision::Fail(refusal.clone()),
         Readiness::Blocked(blocker) => {
-            let wake_at = facts
-                .created
-                .checked_add(facts.start_deadline)
-                .unwrap_or(Timestamp::MAX);
+            let wake_at = later(facts.created, facts.start_deadline);
             if now < wake_at {
                 return RunDecision::Wait {
                     blocker: blocker.clone(),
@@ -137,6 +196,10 @@ fn before_start(facts: &RunFacts, now: Timestamp) -> RunDecision {
             })
         }
     }
+}
+
+fn later(start: Timestamp, length: SignedDuration) -> Timestamp {
+    start.checked_add(length).unwrap_or(Timestamp::MAX)
 }
 
 fn job_conflict(job: &str, owner: &str) -> Refusal {
@@ -169,6 +232,7 @@ mod tests {
         RunFacts {
             phase,
             created: at(0),
+            started: Some(at(0)),
             start_deadline: SignedDuration::from_secs(60),
             readiness,
             job_name: "b-backup".into(),
@@ -188,7 +252,7 @@ mod tests {
         for phase in [Phase::Completed, Phase::Failed] {
             for job in [
                 JobFact::Absent,
-                JobFact::Active(None),
+                JobFact::Active(PodFact::Started),
                 JobFact::Failed,
                 JobFact::Succeeded,
             ] {
@@ -228,8 +292,38 @@ mod tests {
 
     #[test]
     fn a_job_made_before_a_crash_is_followed() {
-        let run = facts(Some(Phase::Pending), missing(), JobFact::Active(None));
-        assert_eq!(decide(&run, at(1)), RunDecision::Follow(None));
+        let run = facts(
+            Some(Phase::Pending),
+            missing(),
+            JobFact::Active(PodFact::Started),
+        );
+        assert!(matches!(
+            decide(&run, at(1)),
+            RunDecision::Follow { trouble: None, .. }
+        ));
+    }
+
+    #[test]
+    fn a_job_whose_pod_never_starts_is_told_then_given_up() {
+        let run = |pod| facts(Some(Phase::Running), Readiness::Ready, JobFact::Active(pod));
+        let RunDecision::Follow { trouble, wake_at } = decide(&run(PodFact::None), at(1)) else {
+            panic!("does not follow")
+        };
+        assert_eq!((trouble, wake_at), (None, Some(at(10))));
+        let RunDecision::Follow { trouble, wake_at } = decide(&run(PodFact::None), at(10)) else {
+            panic!("does not follow")
+        };
+        assert!(trouble.is_some());
+        assert_eq!(wake_at, Some(at(60)));
+        let stuck = PodFact::Waiting(Some("ImagePullBackOff".into()));
+        let RunDecision::GiveUp(refusal) = decide(&run(stuck), at(60)) else {
+            panic!("waits for ever")
+        };
+        assert!(refusal.message.contains("ImagePullBackOff"));
+        assert!(matches!(
+            decide(&run(PodFact::Started), at(9999)),
+            RunDecision::Follow { .. }
+        ));
     }
 
     #[test]

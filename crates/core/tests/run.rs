@@ -5,7 +5,9 @@
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use tidelock_core::Phase;
-use tidelock_core::run::{Blocker, JobFact, Readiness, Refusal, RunDecision, RunFacts, decide};
+use tidelock_core::run::{
+    Blocker, JobFact, PodFact, Readiness, Refusal, RunDecision, RunFacts, decide,
+};
 
 const PHASES: [Option<Phase>; 5] = [
     None,
@@ -30,13 +32,21 @@ fn readiness() -> impl Strategy<Value = Readiness> {
     ]
 }
 
+fn pod() -> impl Strategy<Value = PodFact> {
+    prop_oneof![
+        Just(PodFact::None),
+        Just(PodFact::Started),
+        prop::option::of(".{0,10}").prop_map(PodFact::Waiting),
+    ]
+}
+
 fn job() -> impl Strategy<Value = JobFact> {
     prop_oneof![
         Just(JobFact::Absent),
         Just(JobFact::Succeeded),
         Just(JobFact::Failed),
         ".{0,10}".prop_map(JobFact::Foreign),
-        prop::option::of(".{0,10}").prop_map(JobFact::Active),
+        pod().prop_map(JobFact::Active),
     ]
 }
 
@@ -44,6 +54,7 @@ prop_compose! {
     fn run()(
         phase in prop::sample::select(PHASES.to_vec()),
         created in -10_000i64..10_000,
+        started in prop::option::of(-10_000i64..10_000),
         deadline in 0i64..10_000,
         readiness in readiness(),
         job in job(),
@@ -51,6 +62,7 @@ prop_compose! {
         RunFacts {
             phase,
             created: Timestamp::from_second(created).unwrap(),
+            started: started.map(|second| Timestamp::from_second(second).unwrap()),
             start_deadline: SignedDuration::from_secs(deadline),
             readiness,
             job_name: "nightly-backup".to_owned(),
@@ -64,9 +76,11 @@ fn next_phase(decision: &RunDecision, phase: Option<Phase>) -> Option<Phase> {
     match decision {
         RunDecision::Rest => phase,
         RunDecision::Wait { .. } => Some(Phase::Pending),
-        RunDecision::Start | RunDecision::Follow(_) => Some(Phase::Running),
+        RunDecision::Start | RunDecision::Follow { .. } => Some(Phase::Running),
         RunDecision::Finish => Some(Phase::Completed),
-        RunDecision::Collapse | RunDecision::Fail(_) => Some(Phase::Failed),
+        RunDecision::Collapse | RunDecision::Fail(_) | RunDecision::GiveUp(_) => {
+            Some(Phase::Failed)
+        }
     }
 }
 
@@ -102,6 +116,17 @@ proptest! {
         }
     }
 
+    #[test]
+    fn a_run_whose_pod_does_not_start_ends_in_time(mut run in run(), now in -30_000i64..30_000) {
+        run.job = JobFact::Active(PodFact::Waiting(None));
+        let now = Timestamp::from_second(now).unwrap();
+        if let RunDecision::Follow { wake_at, .. } = decide(&run, now) {
+            prop_assert!(wake_at.is_some_and(|wake_at| wake_at > now));
+            let deadline = run.started.unwrap_or(run.created) + run.start_deadline;
+            prop_assert!(matches!(decide(&run, deadline), RunDecision::GiveUp(_)));
+        }
+    }
+
     /// A life of one run: the world does as it likes, the phase is kept as the operator keeps it.
     #[test]
     fn a_run_that_has_ended_never_changes_again(
@@ -110,6 +135,7 @@ proptest! {
         let mut run = RunFacts {
             phase: None,
             created: Timestamp::UNIX_EPOCH,
+            started: None,
             start_deadline: SignedDuration::from_secs(60),
             readiness: Readiness::Ready,
             job_name: "nightly-backup".to_owned(),

@@ -109,18 +109,24 @@ where
         .default_backoff();
     async move {
         let mut events = std::pin::pin!(events);
+        let reader = writer.as_reader();
+        let mut before_list = Vec::new();
         while let Some(event) = next(&mut events, &K::kind(&())).await {
             writer.apply_watcher_event(&event);
             match &event {
                 Event::Apply(object) | Event::Delete(object) => wake(object),
-                // A fresh list may lack objects that went unseen; those still there are all
-                // looked at, once the cache has them.
+                Event::Init => before_list = reader.state(),
+                Event::InitApply(_) => {}
                 Event::InitDone => {
-                    for object in writer.as_reader().state() {
-                        wake(&object);
-                    }
+                    reader.state().iter().for_each(|object| wake(object));
+                    // What a fresh list lacks went unseen.
+                    let gone = std::mem::take(&mut before_list);
+                    gone.iter()
+                        .filter(|object| {
+                            reader.get(&ObjectRef::from_obj(object.as_ref())).is_none()
+                        })
+                        .for_each(|object| wake(object));
                 }
-                Event::Init | Event::InitApply(_) => {}
             }
         }
     }

@@ -14,7 +14,7 @@ use crate::context::Context;
 use crate::convert;
 use crate::error::Error;
 use crate::owners;
-use crate::run::observe::{find_job, job_fact, pod_trouble, pods_of};
+use crate::run::observe::{find_job, job_fact, pods_of};
 use crate::volume;
 
 /// What is known of a Backup that is not being deleted.
@@ -52,6 +52,7 @@ pub async fn observe(backup: &Backup, ctx: &Context) -> Result<Observed, Error> 
     let uid = convert::uid(backup)?;
     let status = backup.status.as_ref();
     let phase = status.and_then(|status| status.phase);
+    let started = status.and_then(|status| status.start_time.clone());
     let job_name = names::backup_job_name(&backup.name_any());
     let ended = convert::is_terminal(phase);
     let job = if ended {
@@ -61,8 +62,7 @@ pub async fn observe(backup: &Backup, ctx: &Context) -> Result<Observed, Error> 
     } else {
         find_job(ctx, &namespace, &job_name).await?
     };
-    let trouble = pod_trouble(&pods_of(ctx, &namespace, &uid));
-    let fact = job_fact(job.as_deref(), &uid, trouble);
+    let fact = job_fact(job.as_deref(), &uid, &pods_of(ctx, &namespace, &uid));
     let resolved = plan::resolve(backup, policy(backup, ctx).as_deref())?;
     let (plan, readiness) = match resolved {
         Ok(plan) if !ended && job.is_none() => {
@@ -76,6 +76,7 @@ pub async fn observe(backup: &Backup, ctx: &Context) -> Result<Observed, Error> 
         facts: RunFacts {
             phase: phase.map(convert::to_core),
             created: convert::created(&backup.metadata),
+            started: started.map(|time| time.0),
             start_deadline: convert::seconds(backup.spec.start_deadline_seconds),
             readiness,
             job_name,

@@ -20,7 +20,7 @@ use crate::context::Context;
 use crate::convert;
 use crate::error::{Error, is_namespace_leaving, is_status};
 use crate::owners;
-use crate::run::requeue_at;
+use crate::run::requeue_by;
 use crate::telemetry::reasons;
 
 use observe::Observed;
@@ -47,9 +47,7 @@ pub async fn reconcile(policy: Arc<BackupPolicy>, ctx: Arc<Context>) -> Result<A
     let decision = core_policy::decide(&observed.facts(&policy, &schedule), now);
     apply(&policy, &ctx, &observed, &decision, now).await?;
     report::decided(&policy, &ctx, &observed, &decision, now).await?;
-    Ok(decision
-        .wake_at
-        .map_or_else(Action::await_change, |wake_at| requeue_at(wake_at, now)))
+    Ok(requeue_by(decision.wake_at, now))
 }
 
 /// Makes the due Backup and deletes what retention lets go.

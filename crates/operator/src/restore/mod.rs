@@ -48,7 +48,7 @@ async fn apply(
     match decision {
         RunDecision::Rest => {
             if let Some(job) = observed.own_job() {
-                run::ensure_expiry(ctx, job).await?;
+                run::ensure_settled(ctx, job).await?;
             }
         }
         RunDecision::Wait { blocker, wake_at } => {
@@ -56,8 +56,15 @@ async fn apply(
             return Ok(run::requeue_at(wake_at, now));
         }
         RunDecision::Start => start(restore, ctx, &observed, now).await?,
-        RunDecision::Follow(trouble) => {
+        RunDecision::Follow { trouble, wake_at } => {
             report::running(restore, ctx, &observed, trouble, now).await?;
+            return Ok(run::requeue_by(wake_at, now));
+        }
+        // The Job is stopped by the reconcile that this status write brings about, and again by
+        // every later one until it is gone.
+        RunDecision::GiveUp(refusal) => {
+            let failure = RunFailure::new(refusal.reason, refusal.message);
+            report::failed(restore, ctx, &failure, now).await?;
         }
         RunDecision::Finish => finish(restore, ctx, &observed, now).await?,
         RunDecision::Collapse => {

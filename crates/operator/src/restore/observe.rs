@@ -14,7 +14,7 @@ use crate::convert;
 use crate::error::Error;
 use crate::owners;
 use crate::restore::plan::{self, RestorePlan};
-use crate::run::observe::{find_job, job_fact, pod_trouble, pods_of};
+use crate::run::observe::{find_job, job_fact, pods_of};
 use crate::telemetry::reasons;
 use crate::volume;
 
@@ -42,7 +42,9 @@ impl Observed {
 pub async fn observe(restore: &Restore, ctx: &Context) -> Result<Observed, Error> {
     let namespace = convert::namespace(restore)?;
     let uid = convert::uid(restore)?;
-    let phase = restore.status.as_ref().and_then(|status| status.phase);
+    let status = restore.status.as_ref();
+    let phase = status.and_then(|status| status.phase);
+    let started = status.and_then(|status| status.start_time.clone());
     let job_name = names::restore_job_name(&restore.name_any());
     let ended = convert::is_terminal(phase);
     let job = if ended {
@@ -57,15 +59,15 @@ pub async fn observe(restore: &Restore, ctx: &Context) -> Result<Observed, Error
     } else {
         check(restore, ctx, &namespace, &uid).await?
     };
-    let trouble = pod_trouble(&pods_of(ctx, &namespace, &uid));
     Ok(Observed {
         facts: RunFacts {
             phase: phase.map(convert::to_core),
             created: convert::created(&restore.metadata),
+            started: started.map(|time| time.0),
             start_deadline: convert::seconds(restore.spec.start_deadline_seconds),
             readiness,
             job_name,
-            job: job_fact(job.as_deref(), &uid, trouble),
+            job: job_fact(job.as_deref(), &uid, &pods_of(ctx, &namespace, &uid)),
         },
         plan,
         job,

@@ -68,9 +68,19 @@ pub async fn ensure_job_stopped(ctx: &Context, job: &Job) -> Result<(), Error> {
     }
 }
 
+/// Brings the Job of a run that has ended to rest: an unfinished one is stopped, a finished one
+/// goes after a day.
+pub async fn ensure_settled(ctx: &Context, job: &Job) -> Result<(), Error> {
+    if observe::is_finished(job) {
+        ensure_expiry(ctx, job).await
+    } else {
+        ensure_job_stopped(ctx, job).await
+    }
+}
+
 /// Lets the Job of an ended run go after a day. Not set when the Job is made: its result must
 /// first be recorded, however long the operator is away.
-pub async fn ensure_expiry(ctx: &Context, job: &Job) -> Result<(), Error> {
+async fn ensure_expiry(ctx: &Context, job: &Job) -> Result<(), Error> {
     let has_ttl = job
         .spec
         .as_ref()
@@ -90,6 +100,11 @@ pub async fn ensure_expiry(ctx: &Context, job: &Job) -> Result<(), Error> {
         Err(error) if is_status(&error, 404) => Ok(()),
         Err(error) => Err(Error::api(format!("set the TTL of Job {namespace}/{name}"))(error)),
     }
+}
+
+/// To look again at `wake_at`, or when something happens.
+pub fn requeue_by(wake_at: Option<Timestamp>, now: Timestamp) -> Action {
+    wake_at.map_or_else(Action::await_change, |wake_at| requeue_at(wake_at, now))
 }
 
 /// To look again at `wake_at`.

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use tidelock_api::RUN_UID_LABEL;
-use tidelock_core::run::JobFact;
+use tidelock_core::run::{JobFact, PodFact};
 
 use crate::context::Context;
 use crate::error::Error;
@@ -33,7 +33,7 @@ pub async fn find_job(
 }
 
 /// What a Job means for the run with this UID.
-pub fn job_fact(job: Option<&Job>, run_uid: &str, trouble: Option<String>) -> JobFact {
+pub fn job_fact(job: Option<&Job>, run_uid: &str, pods: &[Arc<Pod>]) -> JobFact {
     let Some(job) = job else {
         return JobFact::Absent;
     };
@@ -45,7 +45,7 @@ pub fn job_fact(job: Option<&Job>, run_uid: &str, trouble: Option<String>) -> Jo
     } else if has_condition(job, "Failed") {
         JobFact::Failed
     } else {
-        JobFact::Active(trouble)
+        JobFact::Active(pod_fact(job, pods))
     }
 }
 
@@ -90,15 +90,27 @@ pub fn is_live(pod: &Pod) -> bool {
     !matches!(phase, Some("Succeeded" | "Failed"))
 }
 
-/// What keeps the newest of `pods` from running, in the words of scheduler and kubelet.
-pub fn pod_trouble(pods: &[Arc<Pod>]) -> Option<String> {
+/// What the pods of an unfinished Job tell, in the words of scheduler and kubelet.
+fn pod_fact(job: &Job, pods: &[Arc<Pod>]) -> PodFact {
+    let has_failed = job
+        .status
+        .as_ref()
+        .and_then(|status| status.failed)
+        .unwrap_or(0)
+        > 0;
+    let phase = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.clone());
+    let waits = |pod: &Arc<Pod>| phase(pod).is_none_or(|phase| phase == "Pending");
+    if has_failed || !pods.iter().all(waits) {
+        return PodFact::Started;
+    }
     let newest = pods
         .iter()
-        .max_by_key(|pod| crate::convert::created(&pod.metadata))?;
-    let status = newest.status.as_ref()?;
-    if status.phase.as_deref() != Some("Pending") {
-        return None;
-    }
+        .max_by_key(|pod| crate::convert::created(&pod.metadata));
+    newest.map_or(PodFact::None, |pod| PodFact::Waiting(pod_trouble(pod)))
+}
+
+fn pod_trouble(pod: &Pod) -> Option<String> {
+    let status = pod.status.as_ref()?;
     let unscheduled = status
         .conditions
         .iter()
@@ -106,20 +118,14 @@ pub fn pod_trouble(pods: &[Arc<Pod>]) -> Option<String> {
         .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
     if let Some(condition) = unscheduled {
         let words = condition.message.clone().unwrap_or_default();
-        return Some(format!(
-            "Pod {} is not scheduled: {words}",
-            newest.name_any()
-        ));
+        return Some(format!("Pod {} is not scheduled: {words}", pod.name_any()));
     }
     let waiting = status
         .container_statuses
         .iter()
         .flatten()
         .find_map(waiting_words)?;
-    Some(format!(
-        "Pod {} does not start: {waiting}",
-        newest.name_any()
-    ))
+    Some(format!("Pod {} does not start: {waiting}", pod.name_any()))
 }
 
 fn waiting_words(status: &ContainerStatus) -> Option<String> {
