@@ -103,7 +103,7 @@ fn explain(running: &Running) {
     ] {
         if let Ok(mut kubectl) = running.kubectl() {
             kubectl.args(["--namespace", NAMESPACE]).args(arguments);
-            println!("--- {}", run::line(&kubectl));
+            run::print(format!("--- {}", run::line(&kubectl)));
             let _ = run::visible(&mut kubectl);
         }
     }

@@ -61,7 +61,7 @@ pub fn on_cluster(
         }
         if options.keep {
             run::say("the cluster stays up; `make cluster-down` ends it");
-            println!("{}", running.cluster.export_line());
+            run::print(running.cluster.export_line());
         }
         told
     });

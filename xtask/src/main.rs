@@ -132,7 +132,7 @@ fn run_task(task: Task) -> Result<()> {
         Task::Generate { check } => check::generate(&place, check),
         Task::Check => check::check(&place),
         Task::Deploy { cluster } => e2e::prepare(&place, &cluster.into()).map(|running| {
-            println!("{}", running.cluster.export_line());
+            run::print(running.cluster.export_line());
         }),
         Task::E2e { cluster, filter } => e2e::run(&place, &cluster.into(), filter.as_deref()),
         Task::Test { cluster } => test(&place, &cluster.into()),
@@ -145,7 +145,7 @@ fn cluster_task(place: &Place, task: ClusterTask) -> Result<()> {
     match task {
         ClusterTask::Up(options) => {
             let running = cluster::up(place, &options.name, options.nodes)?;
-            println!("{}", running.cluster.export_line());
+            run::print(running.cluster.export_line());
             Ok(())
         }
         ClusterTask::Down(options) => cluster::down(place, &options.name),

@@ -1,7 +1,6 @@
 //! Running other programs: quiet when they work, complete when they fail.
 
 use std::ffi::OsStr;
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{IsTerminal, Read, Write as _};
 use std::path::Path;
@@ -19,14 +18,20 @@ const SHOWN_LINES: usize = 40;
 
 /// Prints a line about what happens now.
 pub fn say(text: impl AsRef<str>) {
-    println!("[tidelock] {}", text.as_ref());
+    print(format!("[tidelock] {}", text.as_ref()));
+}
+
+/// Prints a line; a reader that has gone away must not end the work half way.
+pub fn print(text: impl AsRef<str>) {
+    let _ = writeln!(std::io::stdout(), "{}", text.as_ref());
 }
 
 /// The command line, for messages.
 pub fn line(command: &Command) -> String {
     let mut text = command.get_program().to_string_lossy().into_owned();
     for arg in command.get_args() {
-        let _ = write!(text, " {}", arg.to_string_lossy());
+        text.push(' ');
+        text.push_str(&arg.to_string_lossy());
     }
     text
 }
@@ -186,8 +191,9 @@ impl Progress {
         let seconds = self.started.elapsed().as_secs();
         if self.terminal {
             if seconds != self.shown.replace(seconds) {
-                print!("\r[tidelock] {} … {seconds} s", self.what);
-                let _ = std::io::stdout().flush();
+                let mut out = std::io::stdout();
+                let _ = write!(out, "\r[tidelock] {} … {seconds} s", self.what);
+                let _ = out.flush();
             }
         } else if seconds >= self.shown.get() + Self::QUIET_SECONDS {
             self.shown.set(seconds);
@@ -197,7 +203,7 @@ impl Progress {
 
     fn end(&self, how: &str) {
         if self.terminal {
-            print!("\r");
+            let _ = write!(std::io::stdout(), "\r");
         }
         say(format!(
             "{}: {how} ({:.1} s)",

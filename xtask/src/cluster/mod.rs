@@ -115,10 +115,13 @@ pub fn doctor(place: &Place, name: &str) -> Result<()> {
     let cluster = Cluster::named(place, name)?;
     for name in cluster.daemons() {
         let dead = cluster.dead_daemons().contains(&name);
-        println!("{name}: {}", if dead { "ENDED" } else { "running" });
+        run::print(format!(
+            "{name}: {}",
+            if dead { "ENDED" } else { "running" }
+        ));
     }
     for line in cluster.leftovers()? {
-        println!("{line}");
+        run::print(line);
     }
     Ok(())
 }
