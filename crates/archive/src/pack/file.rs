@@ -4,6 +4,7 @@ use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
@@ -13,7 +14,7 @@ use super::{Fault, Notice, PackError, Packer, entry_of};
 use crate::archive_writer::EntryEnd;
 use crate::digest::{hex_of, sha256};
 use crate::entry::EntryKind;
-use crate::meta::{FileKind, Meta};
+use crate::meta::{FileKind, Meta, Time};
 use crate::xattr::{Handle, Xattrs};
 
 /// Files up to this size are read whole before a byte of them is written.
@@ -23,11 +24,35 @@ const MAX_TRIES: u32 = 3;
 /// Pieces that large files are read in.
 pub(super) const PIECE_BYTES: usize = 256 << 10;
 
+/// File systems stamp changes with the time of the last timer tick, at worst 10 ms old (source:
+/// CONFIG_HZ=100). A change this soon after another one may not show.
+const STAMP_GRAIN: Duration = Duration::from_millis(20);
+
 /// A regular file, open and looked at.
 struct Opened {
     file: File,
     meta: Meta,
     xattrs: Xattrs,
+    /// The last change is long enough ago that another one would show.
+    settled: bool,
+}
+
+impl Opened {
+    /// Whether nothing changed since the file was opened, for certain.
+    fn held_still(&self, now: &Meta) -> bool {
+        self.settled && self.meta.unchanged(now)
+    }
+}
+
+/// Whether a change from now on would show as another time than `changed`.
+fn is_settled(changed: Time) -> bool {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let seconds = u64::try_from(changed.seconds).unwrap_or(0);
+    let changed = Duration::new(seconds, changed.nanoseconds);
+    // A time in the future comes from another clock and says nothing about this moment.
+    changed + STAMP_GRAIN < now || changed > now + STAMP_GRAIN
 }
 
 /// What reading a file once came to.
@@ -83,15 +108,22 @@ impl<A: Write, I: Write> Packer<'_, A, I> {
         let flags =
             OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let fd = openat(dir, name, flags, Mode::empty()).map_err(io::Error::from)?;
-        let meta = Meta::of(&fd)?;
+        let mut meta = Meta::of(&fd)?;
         if meta.kind != FileKind::File {
             return Err(io::Error::from(Errno::NOENT).into());
+        }
+        let mut settled = is_settled(meta.ctime);
+        if !settled {
+            std::thread::sleep(STAMP_GRAIN);
+            meta = Meta::of(&fd)?;
+            settled = is_settled(meta.ctime);
         }
         let xattrs = self.read_xattrs(path, &Handle::Open(fd.as_fd()))?;
         Ok(Opened {
             file: File::from(fd),
             meta,
             xattrs,
+            settled,
         })
     }
 
@@ -107,7 +139,7 @@ impl<A: Write, I: Write> Packer<'_, A, I> {
             .take(opened.meta.size + 1)
             .read_to_end(&mut self.small)?;
         let stable = self.small.len() as u64 == opened.meta.size
-            && opened.meta.unchanged(&Meta::of(&opened.file)?);
+            && opened.held_still(&Meta::of(&opened.file)?);
         if !stable && let Some(again) = reopen(self) {
             return Ok(Attempt::Again(again));
         }
@@ -145,11 +177,13 @@ impl<A: Write, I: Write> Packer<'_, A, I> {
         self.out.begin(&entry).map_err(PackError::Output)?;
         let (digest, whole) = self.stream_content(&mut opened.file, size)?;
         let after = Meta::of(&opened.file)?;
-        let stable = whole && opened.meta.unchanged(&after);
+        let stable = whole && opened.held_still(&after);
         let again = if stable { None } else { reopen(self) };
         // A file that was only renamed or deleted meanwhile still held one content.
-        let same_content =
-            whole && after.size == opened.meta.size && after.mtime == opened.meta.mtime;
+        let same_content = whole
+            && opened.settled
+            && after.size == opened.meta.size
+            && after.mtime == opened.meta.mtime;
         let end = EntryEnd {
             sha256: Some(digest),
             superseded: again.is_some(),
