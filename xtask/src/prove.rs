@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::cluster::{self, Running};
+use crate::cluster::{self, Cluster, Running};
 use crate::image;
 use crate::place::Place;
 use crate::run;
@@ -56,6 +56,8 @@ pub fn prove(place: &Place) -> Result<()> {
         before == after,
         "links, routes or iptables rules outside the cluster changed\nbefore:\n{before}\nafter:\n{after}"
     );
+    let traces = traces(&Cluster::named(place, NAME)?.id)?;
+    ensure!(traces.is_empty(), "`down` left traces:\n{traces}");
     run::say("proven: a real cluster, and nothing of it is left");
     Ok(())
 }
@@ -70,7 +72,6 @@ fn outside() -> Result<String> {
     for command in [
         ["ip", "-brief", "link"].as_slice(),
         &["ip", "route"],
-        &["ip", "netns"],
         &["iptables-save"],
     ] {
         seen += &run::output(&mut run::command(command[0], &command[1..]))?;
@@ -81,6 +82,19 @@ fn outside() -> Result<String> {
         .filter(|line| !line.starts_with('#'))
         .map(|line| line.split(" [").next().unwrap_or(line).to_owned() + "\n")
         .collect())
+}
+
+/// What carries the cluster's id in its name, found without the code that removes it.
+fn traces(id: &str) -> Result<String> {
+    // The brackets keep the search from finding itself.
+    let (first, rest) = id.split_at(1);
+    let search = format!(
+        "find /sys/fs/cgroup /run/netns /var/log /var/lib/cni -name '*{id}*' 2>/dev/null
+         grep {id} /proc/self/mounts
+         grep --text --files-with-matches 'tidelock/[{first}]{rest}' /proc/[0-9]*/cmdline 2>/dev/null
+         true"
+    );
+    run::output(&mut run::command("/bin/sh", ["-c", &search]))
 }
 
 fn apply(running: &Running) -> Result<()> {

@@ -15,7 +15,8 @@ const DAEMONS: &str = "daemons";
 /// Killing is a matter of milliseconds; a process that hangs in the kernel should be reported.
 const KILL_DEADLINE: Duration = Duration::from_secs(20);
 
-/// The roots of all hierarchies: one for each controller in cgroup v1, a single one in v2.
+/// The roots of all hierarchies: a single one in cgroup v2; in v1 one for each controller, and
+/// beside them often a v2 one without controllers, in which runc makes groups too.
 fn roots() -> Result<Vec<PathBuf>> {
     let mount = Path::new(MOUNT);
     if mount.join("cgroup.controllers").exists() {
@@ -25,7 +26,7 @@ fn roots() -> Result<Vec<PathBuf>> {
     for entry in fs::read_dir(mount).with_context(|| format!("cannot list {MOUNT}"))? {
         // `cpu` and `cpuacct` may be links to `cpu,cpuacct`.
         let path = fs::canonicalize(entry?.path())?;
-        if path.join("cgroup.procs").exists() && !path.join("cgroup.controllers").exists() {
+        if path.join("cgroup.procs").exists() {
             found.insert(path);
         }
     }
@@ -37,7 +38,10 @@ fn roots() -> Result<Vec<PathBuf>> {
 
 /// Makes the group under every controller.
 pub fn ensure(group: &str) -> Result<()> {
-    for root in roots()? {
+    let is_extra = |root: &PathBuf| {
+        root.join("cgroup.controllers").exists() && root.as_path() != Path::new(MOUNT)
+    };
+    for root in roots()?.into_iter().filter(|root| !is_extra(root)) {
         let mut path = root.clone();
         for part in Path::new(group) {
             let parent = path.clone();
