@@ -32,7 +32,8 @@ use crate::policy::default_start_deadline;
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("has(self.target) || has(self.policyRef)").message("target or policyRef is required: name the PersistentVolumeClaim to back up in target.pvcName, or the BackupPolicy to run in policyRef")
+    validation = Rule::new("has(self.target) || has(self.policyRef)").message("target or policyRef is required: name the PersistentVolumeClaim to back up in target.pvcName, or the BackupPolicy to run in policyRef"),
+    validation = Rule::new("!has(self.target) || !has(self.storage) || self.target.pvcName != self.storage.pvcName").message("target.pvcName must not be the PersistentVolumeClaim that storage names: a backup cannot be kept inside what it saves")
 )]
 pub struct BackupSpec {
     /// Name of the BackupPolicy this backup belongs to: its retention counts it, and what is unset

@@ -82,6 +82,9 @@ use crate::common::{
     )
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.target.pvcName != (has(self.storage) ? self.storage.pvcName : 'backup-storage')").message("target.pvcName must not be the PersistentVolumeClaim that storage names (backup-storage where unset): a backup cannot be kept inside what it saves")
+)]
 pub struct BackupPolicySpec {
     /// When to back up: five cron fields (`minute hour day-of-month month day-of-week`, names such
     /// as `MON` and `JAN` allowed), or `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`. `H`

@@ -18,21 +18,25 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         for version in &mut crd.spec.versions {
             let schema = version.schema.as_mut();
             if let Some(root) = schema.and_then(|schema| schema.open_api_v3_schema.as_mut()) {
-                drop_unknown_formats(root);
+                tidy(root);
             }
         }
     }
     crds
 }
 
-/// The API server warns of formats it does not know on each apply; the bounds say the same.
-fn drop_unknown_formats(schema: &mut JSONSchemaProps) {
+/// Unfolds descriptions from the width of source code, and drops formats that the API server would
+/// warn of on each apply; the bounds say the same.
+fn tidy(schema: &mut JSONSchemaProps) {
+    if let Some(description) = &mut schema.description {
+        *description = description.replace('\n', " ");
+    }
     if schema.format.as_deref() == Some("uint32") {
         schema.format = None;
     }
     let properties = schema.properties.iter_mut().flat_map(BTreeMap::values_mut);
-    properties.for_each(drop_unknown_formats);
+    properties.for_each(tidy);
     if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
-        drop_unknown_formats(items);
+        tidy(items);
     }
 }
