@@ -8,14 +8,13 @@ use tidelock_api::{Backup, BackupPolicy, DEFAULT_STORAGE_PVC, MoverSpec};
 use tidelock_core::names;
 use tidelock_core::run::Readiness;
 use tidelock_protocol::{
-    BackupReport, BackupTask, Location, PROTOCOL_VERSION, Request, RunId, SOURCE_PATH,
-    STORAGE_PATH, StorageTarget, Task,
+    BackupTask, Location, PROTOCOL_VERSION, Request, RunId, SOURCE_PATH, STORAGE_PATH,
+    StorageTarget, Task,
 };
 
 use crate::convert;
 use crate::error::Error;
 use crate::job::{self, JobPlan, Mount, RunKind};
-use crate::run::report::RunFailure;
 use crate::telemetry::reasons;
 use crate::volume;
 
@@ -178,29 +177,4 @@ pub fn job(backup: &Backup, plan: &BackupPlan, image: &str) -> Result<Job, Error
         ttl_seconds: None,
         annotations: BTreeMap::new(),
     }))
-}
-
-/// Takes a report only where it speaks of the archive that was asked for and states what a restore
-/// will rely on.
-pub fn check(backup: &Backup, done: BackupReport) -> Result<BackupReport, RunFailure> {
-    let recorded = backup
-        .status
-        .as_ref()
-        .and_then(|status| status.backup_location.clone());
-    let mismatch = |what: String| Err(RunFailure::new(reasons::REPORT_MISMATCH, what));
-    if recorded.as_deref() != Some(&done.location.archive_key()) {
-        return mismatch(format!(
-            "The mover reports an archive at {}, not at {}.",
-            done.location.archive_key(),
-            recorded.unwrap_or_default()
-        ));
-    }
-    let digest = done.digest.strip_prefix("sha256:").unwrap_or_default();
-    if digest.len() != 64 || !digest.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return mismatch(format!(
-            "The mover reports the malformed digest {:?}.",
-            done.digest
-        ));
-    }
-    Ok(done)
 }

@@ -28,9 +28,9 @@ use crate::convert;
 use crate::error::{Error, is_status};
 use crate::job::{self, JobPlan, Mount, RunKind};
 use crate::owners;
+use crate::run::effects::{self, Created};
 use crate::run::observe::{condition, find_job, has_condition, is_finished, is_live, pods_of};
-use crate::run::{self, Created};
-use crate::telemetry::events::Story;
+use crate::run::{report, tell as tell_run};
 use crate::telemetry::reasons;
 use crate::volume;
 
@@ -50,13 +50,13 @@ pub async fn reconcile(backup: &Backup, ctx: &Context, now: Timestamp) -> Result
     match core_removal::decide(&facts, now) {
         RemovalDecision::Release(left_behind) => release(backup, ctx, left_behind, now).await?,
         RemovalDecision::StopRun => stop_run(backup, ctx).await?,
-        RemovalDecision::Gather(wake_at) => return Ok(run::requeue_at(wake_at, now)),
+        RemovalDecision::Gather(wake_at) => return Ok(effects::requeue_at(wake_at, now)),
         RemovalDecision::Await => {}
         RemovalDecision::Remove(attempt) => return remove_batch(backup, ctx, attempt, now).await,
         RemovalDecision::Retry { message, wake_at } => {
             let note = format!("The data could not be removed yet: {message}");
             tell(backup, ctx, reasons::CLEANUP_FAILED, true, note, now).await?;
-            return Ok(run::requeue_at(wake_at, now));
+            return Ok(effects::requeue_at(wake_at, now));
         }
     }
     Ok(Action::await_change())
@@ -160,7 +160,7 @@ async fn delete_fact(backup: &Backup, job: &Job, ctx: &Context) -> Result<Delete
         .last_transition_time
         .as_ref()
         .map_or(Timestamp::UNIX_EPOCH, |t| t.0);
-    let report = run::report::newest(ctx, job, &job.name_any()).await?;
+    let report = report::newest(ctx, job, &job.name_any()).await?;
     let message = match report {
         Some(Outcome::Deleted(report)) => {
             let location = own_location(backup)?;
@@ -202,7 +202,7 @@ async fn stop_run(backup: &Backup, ctx: &Context) -> Result<(), Error> {
     };
     match find_job(ctx, &namespace, name).await? {
         Some(job) if owners::is_controlled_by(&job.metadata, &uid) => {
-            run::ensure_job_stopped(ctx, &job).await
+            effects::ensure_job_stopped(ctx, &job).await
         }
         _ => Ok(()),
     }
@@ -217,7 +217,7 @@ async fn remove_batch(
 ) -> Result<Action, Error> {
     let batch = batch(backup, ctx, attempt, now);
     let job = delete_manifest(&batch, backup, attempt, &ctx.mover_image)?;
-    match run::ensure_job(ctx, &job).await? {
+    match effects::ensure_job(ctx, &job).await? {
         Created::Exists => Ok(Action::await_change()),
         Created::NamespaceLeaving => {
             let why = "its namespace is being deleted".to_owned();
@@ -365,6 +365,7 @@ async fn release(
     }
 }
 
+/// Tells `note` once.
 async fn tell(
     backup: &Backup,
     ctx: &Context,
@@ -373,13 +374,5 @@ async fn tell(
     note: String,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let key = note.clone();
-    let story = Story {
-        warning,
-        reason,
-        action: "Delete",
-        note,
-        key: &key,
-    };
-    ctx.events.tell(backup, story, now).await
+    tell_run(backup, ctx, (reason, warning, &note.clone()), note, now).await
 }

@@ -20,7 +20,7 @@ use crate::context::Context;
 use crate::convert;
 use crate::error::{Error, is_namespace_leaving, is_status};
 use crate::owners;
-use crate::run::requeue_by;
+use crate::run::effects::requeue_by;
 use crate::telemetry::reasons;
 
 use observe::Observed;

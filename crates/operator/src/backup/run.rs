@@ -1,0 +1,243 @@
+//! A Backup as a run.
+
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job;
+use kube::ResourceExt;
+use tidelock_api::{Backup, SizeStatus};
+use tidelock_core::run::Readiness;
+use tidelock_core::{names, text};
+use tidelock_protocol::{BackupReport, Outcome};
+
+use crate::backup::plan::{self, BackupPlan};
+use crate::context::Context;
+use crate::convert::{self, to_i64};
+use crate::error::Error;
+use crate::run::kind::{Fields, Progress, Remark, Run, Settled, Words, fields};
+use crate::run::report::RunFailure;
+use crate::telemetry::reasons;
+use crate::volume;
+
+impl Run for Backup {
+    const WORDS: Words = Words {
+        kind: "Backup",
+        doing: "backing up the volume",
+        started: reasons::BACKUP_STARTED,
+        waiting: reasons::BACKUP_WAITING,
+        completed: reasons::BACKUP_COMPLETED,
+        failed: reasons::BACKUP_FAILED,
+    };
+
+    type Plan = BackupPlan;
+
+    fn fields(&mut self) -> Fields<'_> {
+        fields!(self)
+    }
+
+    fn progress(&self) -> Progress<'_> {
+        let status = self.status.as_ref();
+        Progress {
+            phase: status.and_then(|status| status.phase),
+            start_time: status
+                .and_then(|status| status.start_time.as_ref())
+                .map(|time| time.0),
+            conditions: status
+                .map(|status| &status.conditions[..])
+                .unwrap_or_default(),
+        }
+    }
+
+    fn start_deadline_seconds(&self) -> u32 {
+        self.spec.start_deadline_seconds
+    }
+
+    fn job_name(&self) -> String {
+        names::backup_job_name(&self.name_any())
+    }
+
+    async fn plan(&self, ctx: &Context) -> Result<(Option<BackupPlan>, Readiness), Error> {
+        let namespace = convert::namespace(self)?;
+        let plan = match plan::resolve(self, super::policy(self, ctx).as_deref())? {
+            Ok(plan) => plan,
+            Err(readiness) => return Ok((None, readiness)),
+        };
+        let source = volume::get(ctx, &namespace, &plan.pvc).await?;
+        let storage = volume::get(ctx, &namespace, &plan.storage_pvc).await?;
+        let readiness = volume::all([
+            volume::source(&plan.pvc, source.as_ref()),
+            volume::storage(&plan.storage_pvc, storage.as_ref()),
+        ]);
+        Ok((Some(plan), readiness))
+    }
+
+    fn record(&mut self, plan: &BackupPlan) -> String {
+        let format = self.spec.format;
+        let status = self.status.get_or_insert_default();
+        status.pvc_name = Some(plan.pvc.clone());
+        status.storage_pvc_name = Some(plan.storage_pvc.clone());
+        status.backup_location = Some(plan.location.archive_key());
+        status.format = Some(format);
+        format!(
+            "Backing up PersistentVolumeClaim {} to {} on {}",
+            plan.pvc,
+            plan.location.archive_key(),
+            plan.storage_pvc
+        )
+    }
+
+    async fn prepare(
+        &self,
+        _ctx: &Context,
+        _plan: &BackupPlan,
+        _now: Timestamp,
+    ) -> Result<Option<RunFailure>, Error> {
+        Ok(None)
+    }
+
+    fn job(&self, plan: &BackupPlan, image: &str) -> Result<Job, Error> {
+        plan::job(self, plan, image)
+    }
+
+    fn settle(&mut self, outcome: Outcome) -> Result<Settled, RunFailure> {
+        let Outcome::BackedUp(done) = outcome else {
+            return Err(RunFailure::new(
+                reasons::REPORT_MISMATCH,
+                format!(
+                    "The mover was asked for a backup and reports something else ({outcome:?})."
+                ),
+            ));
+        };
+        check(self, &done)?;
+        let size = size(&done);
+        let summary = format!(
+            "{} in {}, {} stored",
+            text::bytes(done.logical_bytes),
+            text::count(done.files, "file"),
+            size.stored
+        );
+        let status = self.status.get_or_insert_default();
+        status.digest = Some(done.digest.clone());
+        status.size = Some(size);
+        Ok(Settled {
+            summary,
+            remarks: remarks(&done),
+        })
+    }
+}
+
+/// Takes a report only where it speaks of the archive that was asked for and states what a restore
+/// will rely on.
+fn check(backup: &Backup, done: &BackupReport) -> Result<(), RunFailure> {
+    let mismatch = |what: String| Err(RunFailure::new(reasons::REPORT_MISMATCH, what));
+    let asked = backup
+        .status
+        .as_ref()
+        .and_then(|status| status.backup_location.as_deref());
+    let reported = done.location.archive_key();
+    if asked != Some(&reported) {
+        return mismatch(format!(
+            "The mover reports an archive at {reported}, not at {}.",
+            asked.unwrap_or_default()
+        ));
+    }
+    let digest = done.digest.strip_prefix("sha256:").unwrap_or_default();
+    if digest.len() != 64 || !digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return mismatch(format!(
+            "The mover reports the malformed digest {:?}.",
+            done.digest
+        ));
+    }
+    Ok(())
+}
+
+fn size(done: &BackupReport) -> SizeStatus {
+    SizeStatus {
+        logical_bytes: to_i64(done.logical_bytes),
+        stored_bytes: to_i64(done.stored_bytes),
+        stored: text::bytes(done.stored_bytes),
+        files: to_i64(done.files),
+        changed_files: to_i64(done.torn.total),
+    }
+}
+
+/// What is not in the archive as it was at one moment.
+fn remarks(done: &BackupReport) -> Vec<Remark> {
+    let mut remarks = Vec::new();
+    if !done.torn.is_empty() {
+        remarks.push(Remark {
+            warning: true,
+            reason: reasons::FILES_CHANGED,
+            note: format!(
+                "{} changed while being read, again and again; the copies may mix old and new content: {}",
+                text::count(done.torn.total, "file"),
+                done.torn.first.join(", ")
+            ),
+        });
+    }
+    if !done.skipped.is_empty() {
+        remarks.push(Remark {
+            warning: false,
+            reason: reasons::FILES_SKIPPED,
+            note: format!(
+                "{} left out, as tar leaves them out: {}",
+                text::count(done.skipped.total, "socket"),
+                done.skipped.first.join(", ")
+            ),
+        });
+    }
+    remarks
+}
+
+#[cfg(test)]
+mod tests {
+    use tidelock_api::{BackupSpec, BackupStatus};
+    use tidelock_protocol::{Location, PathSample};
+
+    use super::*;
+
+    fn backup() -> Backup {
+        let spec: BackupSpec =
+            serde_json::from_value(serde_json::json!({"target": {"pvcName": "data"}})).unwrap();
+        let mut backup = Backup::new("now", spec);
+        backup.status = Some(BackupStatus {
+            backup_location: Some("shop/data/now.tar.gz".into()),
+            ..Default::default()
+        });
+        backup
+    }
+
+    fn report(location: &str, digest: &str) -> Outcome {
+        Outcome::BackedUp(BackupReport {
+            location: Location::try_from(location.to_owned()).unwrap(),
+            digest: digest.to_owned(),
+            stored_bytes: 1,
+            logical_bytes: 2,
+            files: 1,
+            others: 1,
+            torn: PathSample::default(),
+            skipped: PathSample::default(),
+            duration_ms: 1,
+        })
+    }
+
+    #[test]
+    fn a_fitting_report_completes_the_backup() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let mut backup = backup();
+        assert!(backup.settle(report("shop/data/now", &digest)).is_ok());
+        assert_eq!(backup.status.unwrap().digest, Some(digest));
+    }
+
+    #[test]
+    fn a_report_of_another_archive_or_without_a_digest_is_not_believed() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        assert!(backup().settle(report("shop/data/other", &digest)).is_err());
+        for digest in [
+            "",
+            "sha256:",
+            "md5:00",
+            &format!("sha256:{}", "z".repeat(64)),
+        ] {
+            assert!(backup().settle(report("shop/data/now", digest)).is_err());
+        }
+    }
+}

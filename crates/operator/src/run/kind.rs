@@ -1,0 +1,154 @@
+//! What tells a Backup from a Restore; all else about a run is written once.
+
+use std::fmt::Debug;
+use std::future::Future;
+
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::Resource;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tidelock_api::{FailureStatus, Phase};
+use tidelock_core::run::Readiness;
+use tidelock_protocol::Outcome;
+
+use crate::context::Context;
+use crate::error::Error;
+use crate::run::report::RunFailure;
+
+/// The words of a kind of run.
+pub struct Words {
+    /// `Backup` or `Restore`.
+    pub kind: &'static str,
+    /// What its Job is doing.
+    pub doing: &'static str,
+    /// Event when it begins.
+    pub started: &'static str,
+    /// Event when it waits.
+    pub waiting: &'static str,
+    /// Event when it ends well.
+    pub completed: &'static str,
+    /// Event when it fails.
+    pub failed: &'static str,
+}
+
+/// The part of the status that every run has, to be written.
+pub struct Fields<'a> {
+    /// Where it stands.
+    pub phase: &'a mut Option<Phase>,
+    /// Generation the status was made from.
+    pub observed_generation: &'a mut Option<i64>,
+    /// When its Job was asked for.
+    pub start_time: &'a mut Option<Time>,
+    /// When it ended.
+    pub completion_time: &'a mut Option<Time>,
+    /// How long it took.
+    pub duration: &'a mut Option<String>,
+    /// Its Job.
+    pub job_name: &'a mut Option<String>,
+    /// Why it failed.
+    pub failure: &'a mut Option<FailureStatus>,
+    /// Its conditions.
+    pub conditions: &'a mut Vec<Condition>,
+}
+
+/// [`Fields`] of a status type that has them under these names.
+macro_rules! fields {
+    ($object:expr) => {{
+        let status = $object.status.get_or_insert_default();
+        $crate::run::kind::Fields {
+            phase: &mut status.phase,
+            observed_generation: &mut status.observed_generation,
+            start_time: &mut status.start_time,
+            completion_time: &mut status.completion_time,
+            duration: &mut status.duration,
+            job_name: &mut status.job_name,
+            failure: &mut status.failure,
+            conditions: &mut status.conditions,
+        }
+    }};
+}
+pub(crate) use fields;
+
+/// The part of the status that every run has, to be read.
+pub struct Progress<'a> {
+    /// Where it stands.
+    pub phase: Option<Phase>,
+    /// When its Job was asked for.
+    pub start_time: Option<Timestamp>,
+    /// Its conditions.
+    pub conditions: &'a [Condition],
+}
+
+/// A further Event that a good end deserves.
+pub struct Remark {
+    /// Whether a person should worry.
+    pub warning: bool,
+    /// One word.
+    pub reason: &'static str,
+    /// The sentence.
+    pub note: String,
+}
+
+/// What a good end says.
+pub struct Settled {
+    /// What was done, without how long it took.
+    pub summary: String,
+    /// What else should be known.
+    pub remarks: Vec<Remark>,
+}
+
+/// A Backup or a Restore.
+pub trait Run:
+    Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
+    + Clone
+    + Debug
+    + PartialEq
+    + Serialize
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
+{
+    /// Its words.
+    const WORDS: Words;
+
+    /// The object with everything resolved.
+    type Plan: Send + Sync;
+
+    /// The shared part of the status, made where there is none.
+    fn fields(&mut self) -> Fields<'_>;
+
+    /// The shared part of the status.
+    fn progress(&self) -> Progress<'_>;
+
+    /// How long it may wait to start.
+    fn start_deadline_seconds(&self) -> u32;
+
+    /// Name of its Job.
+    fn job_name(&self) -> String;
+
+    /// What the run comes down to, and whether it can start. Only asked before it starts.
+    fn plan(
+        &self,
+        ctx: &Context,
+    ) -> impl Future<Output = Result<(Option<Self::Plan>, Readiness), Error>> + Send;
+
+    /// Records the plan in the status; the sentence that tells it.
+    fn record(&mut self, plan: &Self::Plan) -> String;
+
+    /// Makes what the Job needs beside itself; why that can never be, otherwise.
+    fn prepare(
+        &self,
+        ctx: &Context,
+        plan: &Self::Plan,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Option<RunFailure>, Error>> + Send;
+
+    /// The Job that carries the plan out.
+    fn job(&self, plan: &Self::Plan, image: &str) -> Result<Job, Error>;
+
+    /// Takes the mover's report into the status where it fits what was asked for.
+    fn settle(&mut self, outcome: Outcome) -> Result<Settled, RunFailure>;
+}
