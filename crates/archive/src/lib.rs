@@ -32,3 +32,6 @@ pub use pack::{Notice, PackError, Packed, pack};
 pub use target::{Content, Target};
 pub use unpack::{Unpacked, unpack};
 pub use verify::{verify_archive, verify_index, verify_object};
+
+#[cfg(test)]
+mod hostile_tests;

@@ -1,0 +1,391 @@
+//! Archives that nobody but an attacker writes: nothing outside the target, bounded memory, a
+//! clear end.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use proptest::prelude::*;
+
+use crate::archive_writer::{ArchiveWriter, EntryEnd};
+use crate::digest::sha256;
+use crate::entry::{Entry, EntryKind};
+use crate::error::RestoreError;
+use crate::index::{IndexEntry, IndexMember, IndexWriter};
+use crate::manifest::{Counts, Manifest, ObjectRef, Sample, Source};
+use crate::member::MemberWriter;
+use crate::meta::Time;
+use crate::target::Target;
+use crate::{Unpacked, unpack, verify_index};
+
+fn entry(path: &str, kind: EntryKind) -> Entry {
+    Entry {
+        path: path.into(),
+        kind,
+        mode: 0o755,
+        uid: 0,
+        gid: 0,
+        mtime: Time::default(),
+        size: 0,
+        link: Vec::new(),
+        device: (0, 0),
+        xattrs: Vec::new(),
+    }
+}
+
+fn link(path: &str, kind: EntryKind, target: &str) -> Entry {
+    let mut link = entry(path, kind);
+    link.link = target.into();
+    link
+}
+
+fn file(path: &str) -> Entry {
+    let mut file = entry(path, EntryKind::File);
+    file.size = 4;
+    file
+}
+
+/// Archive and index of the entries as they are, behind a root.
+fn archive_of(entries: &[Entry]) -> (Vec<u8>, Vec<u8>) {
+    let (mut archive, mut index) = (Vec::new(), Vec::new());
+    let mut writer = ArchiveWriter::new(&mut archive, &mut index);
+    for entry in [&[entry(".", EntryKind::Directory)], entries].concat() {
+        writer.begin(&entry).unwrap();
+        let mut end = EntryEnd::default();
+        if entry.kind == EntryKind::File {
+            writer.content(b"evil").unwrap();
+            end.sha256 = Some(sha256(b"evil"));
+        }
+        writer.end(entry, end).unwrap();
+    }
+    writer.finish().unwrap();
+    (archive, index)
+}
+
+/// A target with something beside it that must not change.
+struct Cell {
+    dir: tempfile::TempDir,
+}
+
+impl Cell {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("outside/dir")).unwrap();
+        fs::write(dir.path().join("outside/secret"), b"secret").unwrap();
+        fs::create_dir(dir.path().join("target")).unwrap();
+        Self { dir }
+    }
+
+    fn outside(&self) -> String {
+        self.dir.path().join("outside").to_str().unwrap().to_owned()
+    }
+
+    fn unpack(&self, (archive, index): &(Vec<u8>, Vec<u8>)) -> Result<Unpacked, RestoreError> {
+        let target = Target::open(&self.dir.path().join("target"), "r-1").unwrap();
+        target.claim().unwrap();
+        let stop = AtomicBool::new(false);
+        let done = unpack(&target, false, &archive[..], &index[..], &index[..], &stop);
+        self.assert_outside_untouched();
+        done
+    }
+
+    fn assert_outside_untouched(&self) {
+        let outside = self.dir.path().join("outside");
+        let names = |path: &Path| fs::read_dir(path).unwrap().count();
+        assert_eq!((names(self.dir.path()), names(&outside)), (2, 2));
+        assert_eq!(names(&outside.join("dir")), 0);
+        assert_eq!(fs::read(outside.join("secret")).unwrap(), b"secret");
+        let meta = fs::metadata(outside.join("secret")).unwrap();
+        assert_eq!(std::os::unix::fs::MetadataExt::nlink(&meta), 1);
+    }
+
+    /// Unpacks entries that must be refused as damage; gives the message.
+    fn refused(&self, entries: &[Entry]) -> String {
+        match self.unpack(&archive_of(entries)) {
+            Err(RestoreError::Corrupt(corrupt)) => corrupt.to_string(),
+            other => panic!("{entries:?} ended as {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn paths_that_lead_out_of_the_target_are_refused() {
+    let cell = Cell::new();
+    let outside = cell.outside();
+    for path in [
+        "../outside/x",
+        "..",
+        "a/../../outside/x",
+        "./x",
+        "a//b",
+        "/x",
+        &outside,
+        "x/",
+        &"n".repeat(256),
+    ] {
+        cell.refused(&[file(path)]);
+        cell.refused(&[link("l", EntryKind::HardLink, path)]);
+    }
+}
+
+#[test]
+fn nothing_is_written_through_a_link() {
+    let cell = Cell::new();
+    let outside = cell.outside();
+    let said = cell.refused(&[link("d", EntryKind::Symlink, &outside), file("d/x")]);
+    assert!(said.contains("does not come before"), "{said}");
+    let through = Cell::new();
+    let done = through.unpack(&archive_of(&[
+        link("d", EntryKind::Symlink, &outside),
+        entry("d", EntryKind::Directory),
+        file("d/x"),
+    ]));
+    assert!(done.is_err());
+    let over = Cell::new();
+    let secret = format!("{}/secret", over.outside());
+    let done = over.unpack(&archive_of(&[
+        link("f", EntryKind::Symlink, &secret),
+        file("f"),
+    ]));
+    assert!(done.is_err());
+}
+
+#[test]
+fn no_hard_link_reaches_outside() {
+    let cell = Cell::new();
+    let outside = cell.outside();
+    let said = cell.refused(&[
+        link("d", EntryKind::Symlink, &outside),
+        link("l", EntryKind::HardLink, "d/secret"),
+    ]);
+    assert!(said.contains("not restored"), "{said}");
+    let cell = Cell::new();
+    let said = cell.refused(&[link("l", EntryKind::HardLink, ".tidelock-restore-r-1")]);
+    assert!(said.contains("no part of the archive"), "{said}");
+}
+
+#[test]
+fn the_marker_of_the_restore_cannot_be_overwritten() {
+    let said = Cell::new().refused(&[file(".tidelock-restore-r-1")]);
+    assert!(said.contains("marker"), "{said}");
+}
+
+#[test]
+fn entries_out_of_order_are_refused() {
+    let directory = |path| entry(path, EntryKind::Directory);
+    Cell::new().refused(&[directory("a"), directory("b"), file("a/x")]);
+    Cell::new().refused(&[file("a/x")]);
+    Cell::new().refused(&[directory(".")]);
+    let early = [directory("a"), file("a/x"), file("b"), file("a/y")];
+    Cell::new().refused(&early);
+}
+
+#[test]
+fn a_planted_link_in_the_target_is_not_followed() {
+    let cell = Cell::new();
+    symlink(cell.outside(), cell.dir.path().join("target/d")).unwrap();
+    let done = cell.unpack(&archive_of(&[
+        entry("d", EntryKind::Directory),
+        file("d/x"),
+    ]));
+    assert!(matches!(done, Err(RestoreError::Target { .. })), "{done:?}");
+}
+
+/// An archive with one member that holds `tar`, and an index with what it is told.
+fn raw_archive(tar: &[u8], entries: &[IndexEntry]) -> (Vec<u8>, Vec<u8>) {
+    let (mut archive, mut index) = (Vec::new(), Vec::new());
+    let mut lines = IndexWriter::new(&mut index);
+    for entry in entries {
+        lines.entry(entry.clone()).unwrap();
+    }
+    let mut members = MemberWriter::new(&mut archive);
+    members.write(tar, &mut lines).unwrap();
+    members.finish(&mut lines).unwrap();
+    lines.finish().unwrap();
+    (archive, index)
+}
+
+#[test]
+fn an_extended_header_of_gigabytes_is_not_read() {
+    let mut tar = entry(".", EntryKind::Directory).encode();
+    let mut long = file("x");
+    long.path = vec![b'x'; 200];
+    let mut blocks = long.encode();
+    blocks[124..136].copy_from_slice(b"77777777777\0");
+    let sum: u32 = 8 * 32
+        + blocks[..148].iter().map(|b| u32::from(*b)).sum::<u32>()
+        + blocks[156..512].iter().map(|b| u32::from(*b)).sum::<u32>();
+    blocks[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let header_bytes = tar.len() as u64;
+    tar.extend_from_slice(&blocks);
+    let root = IndexEntry {
+        path: b".".to_vec(),
+        kind: EntryKind::Directory,
+        size: 0,
+        sha256: None,
+        link: None,
+        offset: 0,
+        length: header_bytes,
+        superseded: false,
+        torn: false,
+    };
+    let done = Cell::new().unpack(&raw_archive(&tar, &[root]));
+    let Err(RestoreError::Corrupt(corrupt)) = done else {
+        panic!("{done:?}");
+    };
+    assert!(corrupt.what.contains("impossible size"), "{corrupt}");
+}
+
+fn manifest() -> Manifest {
+    let object = || ObjectRef {
+        key: "k".into(),
+        bytes: 1,
+        sha256: "0".repeat(64),
+    };
+    let (format_version, codec, features) = Manifest::format();
+    Manifest {
+        format_version,
+        codec,
+        features,
+        archive: object(),
+        index: object(),
+        counts: Counts {
+            entries: 10,
+            members: 10,
+            ..Counts::default()
+        },
+        logical_bytes: 0,
+        tar_bytes: 0,
+        source: Source {
+            namespace: "n".into(),
+            pvc: "p".into(),
+            backup: "b".into(),
+            uid: "u".into(),
+            policy: None,
+        },
+        started_at: jiff::Timestamp::UNIX_EPOCH,
+        finished_at: jiff::Timestamp::UNIX_EPOCH,
+        duration_ms: 0,
+        tool: "t".into(),
+        torn: Sample::default(),
+        skipped: Sample::default(),
+    }
+}
+
+fn gzip(bytes: impl Iterator<Item = Vec<u8>>) -> Vec<u8> {
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+    bytes.for_each(|bytes| gzip.write_all(&bytes).unwrap());
+    gzip.finish().unwrap()
+}
+
+fn index_refused(index: &[u8]) -> String {
+    let stop = AtomicBool::new(false);
+    verify_index(index, &manifest(), &stop)
+        .unwrap_err()
+        .to_string()
+}
+
+#[test]
+fn an_index_line_of_hundreds_of_megabytes_is_not_held() {
+    let bomb = gzip((0..400).map(|_| vec![b' '; 1 << 20]));
+    let said = index_refused(&bomb);
+    assert!(said.contains("too long"), "{said}");
+}
+
+#[test]
+fn an_index_of_more_lines_than_promised_ends_early() {
+    let line = br#"{"member":{"offset":0,"size":0,"tarOffset":0,"tarSize":0,"sha256":""}}"#;
+    let bomb = gzip((0..100_000).map(|_| [line, &b"\n"[..]].concat()));
+    let said = index_refused(&bomb);
+    assert!(said.contains("index line 11"), "{said}");
+}
+
+#[test]
+fn a_member_that_promises_too_much_is_not_read() {
+    let member = |tar_size| IndexMember {
+        offset: 0,
+        size: 100,
+        tar_offset: 0,
+        tar_size,
+        sha256: sha256(&[0; 100]),
+    };
+    let mut index = Vec::new();
+    let mut lines = IndexWriter::new(&mut index);
+    lines.member(member(1 << 40)).unwrap();
+    lines.finish().unwrap();
+    let done = Cell::new().unpack(&(vec![0; 100], index));
+    let Err(RestoreError::Corrupt(corrupt)) = done else {
+        panic!("{done:?}");
+    };
+    assert!(corrupt.what.contains("a member of over"), "{corrupt}");
+}
+
+#[test]
+fn a_member_that_holds_more_than_promised_is_refused() {
+    let bomb = gzip((0..64).map(|_| vec![0; 1 << 20]));
+    let mut index = Vec::new();
+    let mut lines = IndexWriter::new(&mut index);
+    lines
+        .member(IndexMember {
+            offset: 0,
+            size: bomb.len() as u64,
+            tar_offset: 0,
+            tar_size: 1024,
+            sha256: sha256(&bomb),
+        })
+        .unwrap();
+    lines.finish().unwrap();
+    let done = Cell::new().unpack(&(bomb, index));
+    let Err(RestoreError::Corrupt(corrupt)) = done else {
+        panic!("{done:?}");
+    };
+    assert!(corrupt.what.contains("more or less"), "{corrupt}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    #[test]
+    fn a_stream_damaged_before_it_was_sealed_neither_panics_nor_escapes(
+        flips in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    ) {
+        let entries = [
+            entry(".", EntryKind::Directory),
+            entry("d", EntryKind::Directory),
+            file("d/f"),
+            link("d/l", EntryKind::Symlink, "f"),
+            link("h", EntryKind::HardLink, "d/f"),
+        ];
+        let mut tar = Vec::new();
+        let mut lines = Vec::new();
+        for entry in &entries {
+            let offset = tar.len() as u64;
+            tar.extend_from_slice(&entry.encode());
+            let is_file = entry.kind == EntryKind::File;
+            if is_file {
+                tar.extend_from_slice(b"evil");
+                tar.resize(tar.len().next_multiple_of(512), 0);
+            }
+            lines.push(IndexEntry {
+                path: entry.path.clone(),
+                kind: entry.kind,
+                size: entry.size,
+                sha256: is_file.then(|| sha256(b"evil")),
+                link: (!entry.link.is_empty()).then(|| entry.link.clone()),
+                offset,
+                length: tar.len() as u64 - offset,
+                superseded: false,
+                torn: false,
+            });
+        }
+        tar.resize(tar.len() + 1024, 0);
+        for (at, byte) in &flips {
+            let at = at.index(tar.len());
+            tar[at] = *byte;
+        }
+        let _ = Cell::new().unpack(&raw_archive(&tar, &lines));
+    }
+}
