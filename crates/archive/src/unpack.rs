@@ -81,7 +81,8 @@ struct Unpacker<'u, R: Read, I: Read> {
     /// The root's own entry.
     root: Option<Entry>,
     dirs: DirStack,
-    /// Entries of the open directories below the root; what they say is set when they are left.
+    /// Entries of the open directories below the root, without their paths; what they say is set
+    /// when they are left.
     pending: Vec<Entry>,
     buffer: Vec<u8>,
     done: Unpacked,
@@ -153,17 +154,17 @@ impl<R: Read, I: Read> Unpacker<'_, R, I> {
     /// Leaves the innermost directory, whose content is complete.
     fn leave(&mut self) -> Result<(), RestoreError> {
         if let Some(entry) = self.pending.pop() {
-            let dir = self
-                .dirs
-                .top()
-                .map_err(|e| RestoreError::target("open", &entry.path, e))?;
-            place::finish_dir(dir, &entry).map_err(|e| refused(&entry.path, e))?;
+            let finished = match self.dirs.top() {
+                Ok(dir) => place::finish_dir(dir, &entry),
+                Err(e) => Err(("open", e)),
+            };
+            finished.map_err(|e| refused(self.dirs.path(), e))?;
         }
         self.dirs.pop();
         Ok(())
     }
 
-    fn directory(&mut self, entry: Entry) -> Result<(), RestoreError> {
+    fn directory(&mut self, mut entry: Entry) -> Result<(), RestoreError> {
         // The file system makes lost+found itself, so an archive's finds it there.
         let replace = self.resume || entry.path == b"lost+found";
         let dir = top(&mut self.dirs, &entry)?;
@@ -171,6 +172,8 @@ impl<R: Read, I: Read> Unpacker<'_, R, I> {
             .map_err(|e| refused(&entry.path, e))?;
         place::start_dir(fd.as_fd(), &entry).map_err(|e| refused(&entry.path, e))?;
         self.dirs.push(name_of(&entry.path), fd, &meta);
+        // A path for each level would take memory with the square of the depth.
+        entry.path = Vec::new();
         self.pending.push(entry);
         self.done.others += 1;
         Ok(())

@@ -1,5 +1,9 @@
 //! A backup is there whole or not at all, whenever its run dies, and takes nothing from others.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 mod common;
 

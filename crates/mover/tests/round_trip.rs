@@ -1,5 +1,9 @@
 //! What goes in comes out: by the mover, and by the tools that everybody has.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 mod common;
 

@@ -1,5 +1,9 @@
 //! Sources that resist: unreadable, changing, vanishing, deep, linked all over.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 mod common;
 
@@ -27,7 +31,7 @@ fn unprivileged(mover: Command) -> Command {
 }
 
 fn forbid(path: &Path) {
-    fs::set_permissions(path, PermissionsExt::from_mode(0)).unwrap();
+    fs::set_permissions(path, PermissionsExt::from_mode(0o000)).unwrap();
 }
 
 #[test]
