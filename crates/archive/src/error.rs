@@ -88,10 +88,18 @@ impl From<io::Error> for RestoreError {
     fn from(error: io::Error) -> Self {
         match Corrupt::in_io(&error) {
             Some(corrupt) => Self::Corrupt(corrupt.clone()),
-            None if error.kind() == io::ErrorKind::UnexpectedEof => {
-                Self::Corrupt(Corrupt::new("end of the data", "it ends too early"))
+            None if is_decoders(error.kind()) => {
+                Self::Corrupt(Corrupt::new("compressed data", error.to_string()))
             }
             None => Self::Read(error),
         }
     }
+}
+
+/// Whether the kind is one that gzip and the readers here use for data that means nothing.
+fn is_decoders(kind: io::ErrorKind) -> bool {
+    matches!(
+        kind,
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput
+    )
 }

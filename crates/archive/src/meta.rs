@@ -80,6 +80,11 @@ impl Meta {
         Ok(Self::from(statx(dir, name, flags, mask)?))
     }
 
+    /// Whether both are the same file, whatever its content.
+    pub(crate) fn same_file(&self, other: &Self) -> bool {
+        self.ino == other.ino && self.dev == other.dev && self.btime == other.btime
+    }
+
     /// Whether `self` and `later` are the same file with the same content.
     pub(crate) fn unchanged(&self, later: &Self) -> bool {
         self.ino == later.ino

@@ -185,7 +185,14 @@ impl<A: Write, I: Write> Packer<'_, A, I> {
         let written = match meta.kind {
             FileKind::Directory if entered => self.directory(&path, meta, dir),
             FileKind::Symlink => self.symlink(&path, meta, dir, &name),
-            FileKind::File => self.file(&path, dir, &name),
+            FileKind::File => match self.file(&path, dir, &name) {
+                // Another file took the name: its content is not that of the other names.
+                Ok(archived) if !archived.same_file(meta) => {
+                    self.links.forget_first(meta);
+                    Ok(())
+                }
+                other => other.map(|_| ()),
+            },
             _ => self.special(&path, meta, dir, &name),
         };
         match written {

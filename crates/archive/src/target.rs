@@ -34,6 +34,8 @@ pub enum Content {
     Nothing,
     /// What an earlier try of the same restore wrote.
     OwnLeftOver,
+    /// What another restore wrote and did not finish.
+    ForeignLeftOver,
     /// Something else; one name of it.
     Foreign(String),
 }
@@ -53,16 +55,20 @@ impl Target {
     /// Looks at what is there.
     pub fn content(&self) -> Result<Content, RestoreError> {
         let fault = |e: Errno| RestoreError::target("list", b".", e);
-        let mut foreign = None;
+        let mut content = Content::Nothing;
         for entry in Dir::read_from(&self.root).map_err(fault)? {
             let entry = entry.map_err(fault)?;
             match entry.file_name().to_bytes() {
                 b"." | b".." | LOST_AND_FOUND => {}
                 name if name == self.marker.as_bytes() => return Ok(Content::OwnLeftOver),
-                name => foreign = Some(shown(name)),
+                name if name.starts_with(MARKER_PREFIX.as_bytes()) => {
+                    content = Content::ForeignLeftOver;
+                }
+                name if content == Content::Nothing => content = Content::Foreign(shown(name)),
+                _ => {}
             }
         }
-        Ok(foreign.map_or(Content::Nothing, Content::Foreign))
+        Ok(content)
     }
 
     /// Makes the marker, durably.

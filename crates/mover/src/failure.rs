@@ -134,6 +134,6 @@ pub(crate) fn corrupt(what: &str) -> Failure {
 pub(crate) fn stopped() -> Failure {
     failure(
         FailureReason::Interrupted,
-        "told to stop before the task was done; what was half-written is removed",
+        "told to stop before the task was done; a further try starts over",
     )
 }

@@ -47,10 +47,12 @@ fn main() -> process::ExitCode {
     .unwrap_or_else(|panic| failed(FailureReason::Internal, panic_message(panic.as_ref())));
     let code = exit_code(&outcome);
     let report = Report::new(uid, outcome);
+    let peak_memory_kib = peak_memory_kib();
     match write_report(&arguments, &report) {
-        Ok(()) => {
-            tracing::info!(?report, code = code.code(), "done");
-            process::ExitCode::from(code.code())
+        Ok(report) => {
+            let code = code.code();
+            tracing::info!(report, code, peak_memory_kib, "done");
+            process::ExitCode::from(code)
         }
         Err(error) => {
             let error = format!("{error:#}");
@@ -124,8 +126,19 @@ fn exit_code(outcome: &Outcome) -> ExitCode {
     }
 }
 
-fn write_report(arguments: &Arguments, report: &Report) -> anyhow::Result<()> {
+/// Leaves the report; gives it as it was written.
+fn write_report(arguments: &Arguments, report: &Report) -> anyhow::Result<String> {
     let message = report.to_termination_message()?;
-    std::fs::write(&arguments.report_file, message)
-        .with_context(|| format!("cannot write {}", arguments.report_file.display()))
+    std::fs::write(&arguments.report_file, &message)
+        .with_context(|| format!("cannot write {}", arguments.report_file.display()))?;
+    Ok(message)
+}
+
+/// The most resident memory that this process had, as the kernel tells it.
+fn peak_memory_kib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse().ok()
 }

@@ -96,21 +96,26 @@ fn not_found(location: &Location) -> Failure {
 
 /// Whether the restore goes on with its own left-over; anything else in the target is refused.
 fn check_target(target: &Target, task: &RestoreTask) -> Result<bool, Failure> {
-    match target.content().map_err(|e| of_restore(&e))? {
-        Content::Nothing => Ok(false),
-        Content::OwnLeftOver => Ok(true),
-        Content::Foreign(name) => {
-            let mut failure = failure(
-                FailureReason::TargetNotEmpty,
-                format!(
-                    "{:?} holds {name:?} and perhaps more, and nothing was touched; restore into an empty volume",
-                    task.target_path
-                ),
-            );
-            failure.paths.push(name.as_bytes());
-            Err(failure)
-        }
-    }
+    let path = &task.target_path;
+    let (message, name) = match target.content().map_err(|e| of_restore(&e))? {
+        Content::Nothing => return Ok(false),
+        Content::OwnLeftOver => return Ok(true),
+        Content::ForeignLeftOver => (
+            format!(
+                "{path:?} holds what another restore wrote and did not finish; empty the volume or take another one"
+            ),
+            ".".to_owned(),
+        ),
+        Content::Foreign(name) => (
+            format!(
+                "{path:?} holds {name:?} and perhaps more, and nothing was touched; restore into an empty volume"
+            ),
+            name,
+        ),
+    };
+    let mut failure = failure(FailureReason::TargetNotEmpty, message);
+    failure.paths.push(name.as_bytes());
+    Err(failure)
 }
 
 /// Compares index and archive with the manifest.

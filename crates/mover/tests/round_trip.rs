@@ -317,3 +317,34 @@ fn attributes_of_the_system_are_left_out_not_lost_silently() {
     place.restore(&backup);
     assert!(xattrs(&place.target().join("file")).is_empty());
 }
+
+#[test]
+fn the_rights_of_the_pod_suffice() {
+    let limited_to = |rights: &'static str| {
+        move |mover: Command| {
+            let mut command = Command::new("setpriv");
+            command
+                .arg(format!("--bounding-set=-all,{rights}"))
+                .args(["--inh-caps=-all", "--no-new-privs", "--"])
+                .arg(mover.get_program());
+            command
+        }
+    };
+    let place = Place::new();
+    make_everything(&place.source());
+    for secret in ["old", "deep/script"] {
+        set_mode(&place.source().join(secret), 0o000);
+        chown(place.source().join(secret), Some(77), Some(77)).unwrap();
+    }
+    let outcome = place.run_with("u-1", place.backup_task(), limited_to("+dac_override"));
+    let tidelock_protocol::Outcome::BackedUp(backup) = outcome else {
+        panic!("{outcome:?}");
+    };
+    let rights = "+dac_override,+chown,+fowner,+fsetid,+setfcap,+mknod";
+    let outcome = place.run_with("r-1", place.restore_task(&backup), limited_to(rights));
+    assert!(
+        matches!(outcome, tidelock_protocol::Outcome::Restored(_)),
+        "{outcome:?}"
+    );
+    assert_same(&place.source(), &place.target());
+}

@@ -247,3 +247,25 @@ fn a_mount_inside_the_volume_is_left_out_and_told() {
     assert_eq!(backup.skipped.first, ["mounted"]);
     assert_eq!((backup.files, backup.others), (0, 2));
 }
+
+#[test]
+fn a_deep_tree_needs_few_open_files() {
+    let place = Place::new();
+    deep(&place.source(), 1000);
+    let limited = |mover: Command| {
+        let mut outer = Command::new("sh");
+        outer
+            .args(["-c", "ulimit -n 300 && exec \"$0\" \"$@\""])
+            .arg(mover.get_program());
+        outer
+    };
+    let outcome = place.run_with("u-1", place.backup_task(), limited);
+    let tidelock_protocol::Outcome::BackedUp(backup) = outcome else {
+        panic!("{outcome:?}");
+    };
+    let outcome = place.run_with("r-1", place.restore_task(&backup), limited);
+    assert!(
+        matches!(outcome, tidelock_protocol::Outcome::Restored(_)),
+        "{outcome:?}"
+    );
+}

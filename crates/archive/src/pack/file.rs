@@ -64,17 +64,18 @@ enum Attempt {
 }
 
 impl<A: Write, I: Write> Packer<'_, A, I> {
-    /// A regular file, read until it holds still or the tries are spent.
+    /// A regular file, read until it holds still or the tries are spent; tells which file it was.
     pub(super) fn file(
         &mut self,
         path: &[u8],
         dir: BorrowedFd<'_>,
         name: &CStr,
-    ) -> Result<(), Fault> {
+    ) -> Result<Meta, Fault> {
         let mut opened = self.open_file(path, dir, name)?;
+        let mut archived = opened.meta.clone();
         if self.unreadable > 0 {
             // Nothing will be published: it is enough to know which files can be opened.
-            return Ok(());
+            return Ok(archived);
         }
         for try_number in 1.. {
             let last = try_number >= MAX_TRIES;
@@ -93,9 +94,10 @@ impl<A: Write, I: Write> Packer<'_, A, I> {
                 Attempt::Archived => break,
                 Attempt::Again(again) => opened = again,
             }
+            archived = opened.meta.clone();
         }
         self.counts.files += 1;
-        Ok(())
+        Ok(archived)
     }
 
     fn open_file(

@@ -151,6 +151,17 @@ impl Place {
         task: Task,
         adapt: impl FnOnce(Command) -> Command,
     ) -> Outcome {
+        let output = self.command(uid, task, adapt).output().unwrap();
+        self.outcome(uid, &output)
+    }
+
+    /// The real binary, ready to run.
+    pub fn command(
+        &self,
+        uid: &str,
+        task: Task,
+        adapt: impl FnOnce(Command) -> Command,
+    ) -> Command {
         let mut command = adapt(Command::new(env!("CARGO_BIN_EXE_tidelock-mover")));
         let report = self.path("report.json");
         fs::write(&report, "").unwrap();
@@ -162,10 +173,14 @@ impl Place {
             )
             .arg("--report-file")
             .arg(&report);
-        let output = command.output().unwrap();
-        let text = fs::read_to_string(&report).unwrap();
+        command
+    }
+
+    /// What a run that has ended reported.
+    pub fn outcome(&self, uid: &str, output: &Output) -> Outcome {
+        let text = fs::read_to_string(self.path("report.json")).unwrap();
         let report = Report::from_termination_message(&text, uid)
-            .unwrap_or_else(|e| panic!("{e}: {text:?} {}", log_of(&output)));
+            .unwrap_or_else(|e| panic!("{e}: {text:?} {}", log_of(output)));
         let expected = match &report.outcome {
             Outcome::Failed(failure) => failure.reason.exit_code().code(),
             _ => 0,
