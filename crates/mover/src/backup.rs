@@ -13,7 +13,7 @@ use tidelock_protocol::{
 };
 use tidelock_storage::{ErrorClass, ObjectInfo, Publish, Storage, StorageError};
 
-use crate::failure::{chain, failure, of_pack, of_storage, of_stored_io};
+use crate::failure::{chain, failure, of_pack, of_storage, of_storage_write, of_stored_io};
 use crate::stored::{manifest_bytes, owner_uid, parse_manifest};
 use crate::told::Told;
 
@@ -145,7 +145,11 @@ impl<'o> Objects<'o> {
     ) -> Result<Packed, Failure> {
         let source = open_source(&task.source_path)?;
         let storage = self.storage;
-        let put = |key: &str| storage.put(key, &self.run.uid).map_err(|e| of_storage(&e));
+        let put = |key: &str| {
+            storage
+                .put(key, &self.run.uid)
+                .map_err(|e| of_storage_write(&e))
+        };
         let mut archive = put(&self.location.archive_key())?;
         let mut index = put(&self.location.index_key())?;
         let mut notify = |path: &[u8], notice: Notice<'_>| told.take(path, &notice);
@@ -184,7 +188,7 @@ impl<'o> Objects<'o> {
         let mut digest = self
             .storage
             .put(&location.digest_key(), &self.run.uid)
-            .map_err(|e| of_storage(&e))?;
+            .map_err(|e| of_storage_write(&e))?;
         digest
             .write_all(line.as_bytes())
             .map_err(|e| of_stored_io("write the digest file", &e))?;
@@ -198,7 +202,7 @@ impl<'o> Objects<'o> {
     ) -> Result<(), Failure> {
         let info = upload
             .commit(Publish::Replace)
-            .map_err(|e| of_storage(&e))?;
+            .map_err(|e| of_storage_write(&e))?;
         self.published.push((key, info));
         Ok(())
     }
@@ -215,7 +219,7 @@ impl<'o> Objects<'o> {
         let mut upload = self
             .storage
             .put(&key, &self.run.uid)
-            .map_err(|e| of_storage(&e))?;
+            .map_err(|e| of_storage_write(&e))?;
         upload
             .write_all(json.as_bytes())
             .map_err(|e| of_stored_io("write the manifest", &e))?;
@@ -232,7 +236,7 @@ impl<'o> Objects<'o> {
         if error.class == ErrorClass::AlreadyExists {
             self.published_elsewhere()
         } else {
-            of_storage(error)
+            of_storage_write(error)
         }
     }
 
@@ -249,7 +253,7 @@ impl<'o> Objects<'o> {
 
     fn check_published(&self) -> Result<(), Failure> {
         for (key, info) in &self.published {
-            let found = self.storage.head(key).map_err(|e| of_storage(&e))?;
+            let found = self.storage.head(key).map_err(|e| of_storage_write(&e))?;
             if found != *info {
                 return Err(failure(
                     FailureReason::StorageUnavailable,

@@ -61,6 +61,21 @@ pub(crate) fn of_storage(error: &StorageError) -> Failure {
     failure(reason, format!("{}; {advice}", chain(error)))
 }
 
+/// What a fault of storage means for a run that writes: what it has put there and does not find
+/// again was taken away by another pod of the same run.
+pub(crate) fn of_storage_write(error: &StorageError) -> Failure {
+    if error.class != ErrorClass::NotFound {
+        return of_storage(error);
+    }
+    failure(
+        FailureReason::StorageUnavailable,
+        format!(
+            "{}; another pod of this run may be at work, so it is tried again",
+            chain(error)
+        ),
+    )
+}
+
 /// What a failed read or write of stored data means for the run.
 pub(crate) fn of_stored_io(action: &str, error: &io::Error) -> Failure {
     match storage_error_in(error) {

@@ -352,3 +352,81 @@ fn a_backup_that_nobody_can_be_asked_about_is_not_deleted() {
     assert!(report.failed[0].message.contains("damaged"), "{report:?}");
     assert_eq!(place.stored_names().len(), 4);
 }
+
+/// Storage in which another pod of the same run sweeps what is unfinished before each commit.
+struct Swept(Directory);
+
+impl Storage for Swept {
+    fn put<'a>(&'a self, key: &str, run: &str) -> Result<Box<dyn Upload + 'a>, StorageError> {
+        Ok(Box::new(SweptUpload {
+            storage: &self.0,
+            key: key.to_owned(),
+            inner: self.0.put(key, run)?,
+        }))
+    }
+
+    fn get(
+        &self,
+        key: &str,
+        range: Option<Range<u64>>,
+    ) -> Result<Box<dyn Read + Send>, StorageError> {
+        self.0.get(key, range)
+    }
+
+    fn head(&self, key: &str) -> Result<ObjectInfo, StorageError> {
+        self.0.head(key)
+    }
+
+    fn list(
+        &self,
+        prefix: &str,
+        visit: &mut dyn FnMut(&str, ObjectInfo) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        self.0.list(prefix, visit)
+    }
+
+    fn delete(&self, key: &str) -> Result<bool, StorageError> {
+        self.0.delete(key)
+    }
+
+    fn sweep(&self, key: &str, run: &str) -> Result<u64, StorageError> {
+        self.0.sweep(key, run)
+    }
+}
+
+struct SweptUpload<'a> {
+    storage: &'a Directory,
+    key: String,
+    inner: Box<dyn Upload + 'a>,
+}
+
+impl Write for SweptUpload<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.inner.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+impl Upload for SweptUpload<'_> {
+    fn commit(self: Box<Self>, publish: Publish) -> Result<ObjectInfo, StorageError> {
+        self.storage.sweep(&self.key, "u-1")?;
+        self.inner.commit(publish)
+    }
+}
+
+#[test]
+fn a_backup_that_another_pod_of_its_run_swept_away_is_tried_again() {
+    let place = small_source();
+    let storage = Swept(Directory::open(&place.storage()).unwrap());
+    let request = place.request("u-1", place.backup_task());
+    let failure = failure_of(run(&request, &storage, &AtomicBool::new(false)));
+    assert_says(
+        &failure,
+        FailureReason::StorageUnavailable,
+        &["another pod"],
+    );
+    assert!(place.stored_names().is_empty());
+}
