@@ -1,0 +1,104 @@
+//! One story: a namespace of its own, made for it and deleted after it.
+
+use std::env;
+use std::fs;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use futures::FutureExt;
+use k8s_openapi::api::core::v1::{Namespace, PersistentVolume};
+use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::{Api, Client};
+use serde_json::json;
+
+use crate::volumes::STORY_LABEL;
+use crate::{cluster, evidence};
+
+/// A story under way.
+#[derive(Clone)]
+pub struct Story {
+    /// A client with all rights.
+    pub client: Client,
+    /// The story's own namespace.
+    pub namespace: String,
+}
+
+/// Tells the story `name`: makes a namespace, does `story` in it, and deletes it and the volumes.
+///
+/// # Guarantees
+/// A story that fails or panics leaves its objects, Events and logs in a file whose path is
+/// printed; its namespace is deleted as well unless `TIDELOCK_E2E_KEEP` is set.
+pub async fn tell<Told>(name: &str, story: impl FnOnce(Story) -> Told) -> Result<()>
+where
+    Told: Future<Output = Result<()>>,
+{
+    let setting = Story::begin(name).await?;
+    let told = AssertUnwindSafe(story(setting.clone()))
+        .catch_unwind()
+        .await;
+    let failed = !matches!(told, Ok(Ok(())));
+    if failed {
+        evidence::keep(&setting.namespace);
+    }
+    if !failed || env::var_os("TIDELOCK_E2E_KEEP").is_none() {
+        setting.end().await;
+    }
+    match told {
+        Ok(result) => result,
+        Err(panic) => resume_unwind(panic),
+    }
+}
+
+impl Story {
+    async fn begin(name: &str) -> Result<Self> {
+        let client = cluster::client().await?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+        // Unique among stories and among runs on one cluster.
+        let namespace = format!("{name}-{:x}", now.as_millis() & 0xffff_ffff);
+        let object: Namespace = serde_json::from_value(json!({
+            "metadata": {
+                "name": namespace,
+                "labels": {
+                    STORY_LABEL: namespace,
+                    "pod-security.kubernetes.io/enforce": "baseline",
+                },
+            },
+        }))?;
+        Api::all(client.clone())
+            .create(&PostParams::default(), &object)
+            .await
+            .with_context(|| format!("cannot make namespace {namespace}"))?;
+        Ok(Self { client, namespace })
+    }
+
+    /// The story's objects of one kind.
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// What `kubectl --namespace <the story's> <arguments>` prints.
+    pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        let mut all = vec!["--namespace", &self.namespace];
+        all.extend(arguments);
+        cluster::kubectl(&all)
+    }
+
+    /// Best effort: what cannot be deleted goes with the cluster.
+    async fn end(&self) {
+        let background = DeleteParams::background();
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        let _ = namespaces.delete(&self.namespace, &background).await;
+        let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
+        let own = ListParams::default().labels(&format!("{STORY_LABEL}={}", self.namespace));
+        let _ = volumes.delete_collection(&background, &own).await;
+        if let Ok(folder) = self.volumes_folder() {
+            let _ = fs::remove_dir_all(folder);
+        }
+    }
+}

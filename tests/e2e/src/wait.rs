@@ -1,0 +1,142 @@
+//! Waiting for a state of the cluster by watching it.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Resource;
+use kube::runtime::wait::{Condition, await_condition};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tidelock_api::{Backup, Phase, Restore};
+
+use crate::Story;
+
+/// Far longer than anything takes that is not broken, on a machine busy with other stories.
+pub const DEADLINE: Duration = Duration::from_secs(120);
+
+/// What can be waited for.
+pub trait Watched:
+    Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+    + Clone
+    + Debug
+    + Serialize
+    + DeserializeOwned
+    + Send
+    + 'static
+{
+}
+
+impl<K> Watched for K where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + Debug
+        + Serialize
+        + DeserializeOwned
+        + Send
+        + 'static
+{
+}
+
+impl Story {
+    /// Waits until `condition` says yes about the object `name`, and returns it as it is then.
+    /// `what` ends the sentence "waited for Backup x …".
+    ///
+    /// # Errors
+    /// After [`DEADLINE`], with the object, its Events, and the Jobs and Pods around it.
+    pub async fn wait_for<K: Watched>(
+        &self,
+        name: &str,
+        what: &str,
+        condition: impl Fn(&K) -> Option<bool>,
+    ) -> Result<K> {
+        let holds = |object: Option<&K>| object.and_then(&condition).unwrap_or(false);
+        let found = self.await_state(name, what, DEADLINE, holds).await?;
+        found.with_context(|| format!("{} {name} went away", K::kind(&())))
+    }
+
+    /// Waits until the object `name` is gone.
+    pub async fn wait_gone<K: Watched>(&self, name: &str) -> Result<()> {
+        let gone = |object: Option<&K>| object.is_none();
+        self.await_state(name, "to be gone", DEADLINE, gone).await?;
+        Ok(())
+    }
+
+    /// Waits until a Backup has come to an end, whichever.
+    pub async fn wait_backup(&self, name: &str) -> Result<Backup> {
+        self.wait_for(name, "to end", |backup: &Backup| {
+            Some(is_end(backup.status.as_ref()?.phase?))
+        })
+        .await
+    }
+
+    /// Waits until a Restore has come to an end, whichever.
+    pub async fn wait_restore(&self, name: &str) -> Result<Restore> {
+        self.wait_for(name, "to end", |restore: &Restore| {
+            Some(is_end(restore.status.as_ref()?.phase?))
+        })
+        .await
+    }
+
+    /// Waits for a Job's pod to run, and returns it.
+    pub async fn wait_job_pod(&self, job: &str) -> Result<Pod> {
+        self.wait_for(job, "to have a pod", |job: &Job| {
+            Some(job.status.as_ref()?.active? > 0)
+        })
+        .await?;
+        let own = kube::api::ListParams::default().labels(&format!("job-name={job}"));
+        let pods = self.api::<Pod>().list(&own).await?;
+        let pod = pods.items.into_iter().next();
+        let name = pod.and_then(|pod| pod.metadata.name);
+        let name = name.with_context(|| format!("Job {job} has no pod"))?;
+        self.wait_for(&name, "to run", |pod: &Pod| {
+            Some(pod.status.as_ref()?.phase.as_deref()? == "Running")
+        })
+        .await
+    }
+
+    async fn await_state<K: Watched>(
+        &self,
+        name: &str,
+        what: &str,
+        deadline: Duration,
+        condition: impl Condition<K>,
+    ) -> Result<Option<K>> {
+        let watched = await_condition(self.api::<K>(), name, condition);
+        match tokio::time::timeout(deadline, watched).await {
+            Ok(found) => Ok(found?),
+            Err(_) => {
+                let kind = K::kind(&());
+                bail!(
+                    "waited {} s for {kind} {name} {what}\n{}",
+                    deadline.as_secs(),
+                    self.describe(&kind, name)
+                )
+            }
+        }
+    }
+
+    /// An object, its Events, and the Jobs and Pods around it, for a person.
+    pub fn describe(&self, kind: &str, name: &str) -> String {
+        let about = format!("regarding.name={name}");
+        let views: [&[&str]; 4] = [
+            &["get", kind, name, "--output=yaml"],
+            &["get", "events.events.k8s.io", "--field-selector", &about],
+            &["get", "jobs,pods,pvc", "--output=wide"],
+            &["get", "tidelock"],
+        ];
+        let mut text = String::new();
+        for view in views {
+            let shown = self.kubectl(view).unwrap_or_else(|error| error.to_string());
+            text.push_str(&format!("--- kubectl {}\n{shown}\n", view.join(" ")));
+        }
+        text
+    }
+}
+
+fn is_end(phase: Phase) -> bool {
+    matches!(phase, Phase::Completed | Phase::Failed)
+}
