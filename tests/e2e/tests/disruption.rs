@@ -1,0 +1,171 @@
+//! Operators that die, and operators that are too many.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::ResourceExt;
+use kube::api::{ListParams, Patch, PatchParams};
+use serde_json::json;
+use tidelock_api::{Backup, Phase, Restore};
+use tidelock_e2e::cluster::OPERATOR_NAMESPACE;
+use tidelock_e2e::pods::{kill_processes, operator_pods};
+use tidelock_e2e::{Story, tell, tree};
+use tokio::sync::Mutex;
+
+/// These stories share the one operator, so they take turns.
+static OPERATOR: Mutex<()> = Mutex::const_new(());
+
+/// Each run of the story ended well, with one Job, one pod, and each Event once.
+async fn ended_once(story: &Story, names: &[String]) -> Result<()> {
+    for name in names {
+        let backup = story.wait_backup(name).await?;
+        let status = backup.status.clone().unwrap_or_default();
+        ensure!(
+            status.phase == Some(Phase::Completed),
+            "{name}: {status:#?}"
+        );
+        let job = format!("{name}-backup");
+        let own = ListParams::default().labels(&format!("job-name={job}"));
+        let pods = story.api::<Pod>().list(&own).await?;
+        ensure!(
+            pods.items.len() == 1,
+            "{name} had {} pods",
+            pods.items.len()
+        );
+        let reasons = story.event_reasons(&backup).await?;
+        for reason in ["BackupStarted", "JobCreated", "BackupCompleted"] {
+            let told = reasons.iter().filter(|told| *told == reason).count();
+            ensure!(
+                told == 1,
+                "{name}: {reason} was told {told} times: {reasons:?}"
+            );
+        }
+    }
+    let jobs = story.api::<Job>().list(&ListParams::default()).await?;
+    ensure!(jobs.items.len() == names.len(), "{} Jobs", jobs.items.len());
+    Ok(())
+}
+
+async fn kill_operators(story: &Story) -> Result<()> {
+    let deadline = Timestamp::now() + tidelock_e2e::wait::DEADLINE;
+    loop {
+        let mut killed = 0;
+        for pod in operator_pods(&story.client).await? {
+            killed += kill_processes(&pod)?;
+        }
+        if killed > 0 {
+            return Ok(());
+        }
+        ensure!(
+            Timestamp::now() < deadline,
+            "no operator was there to be killed"
+        );
+        // One that was killed before is on its way back; the API tells its container's name a
+        // little later than it starts.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Sets the number of operators and waits until so many are ready.
+async fn scale(story: &Story, replicas: i32) -> Result<()> {
+    let api: Api<Deployment> = Api::namespaced(story.client.clone(), OPERATOR_NAMESPACE);
+    let patch = json!({"spec": {"replicas": replicas}});
+    api.patch("tidelock", &PatchParams::default(), &Patch::Merge(patch))
+        .await?;
+    let ready = |deployment: Option<&Deployment>| {
+        let status = deployment.and_then(|deployment| deployment.status.as_ref());
+        status.is_some_and(|status| {
+            status.ready_replicas == Some(replicas) && status.replicas == Some(replicas)
+        })
+    };
+    let waited = kube::runtime::wait::await_condition(api, "tidelock", ready);
+    tokio::time::timeout(tidelock_e2e::wait::DEADLINE, waited).await??;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_operator_killed_while_a_backup_runs_ends_it_once_and_right() -> Result<()> {
+    let _turn = OPERATOR.lock().await;
+    tell("operator-killed", |story| async move {
+        let data = story.volume("data").await?;
+        let storage = story.volume("backup-storage").await?;
+        tree::fill_sample(&data)?;
+        std::fs::File::create(data.join("hole.img"))?.set_len(6 << 30)?;
+        story.backup("now", json!({})).await?;
+        story.wait_job_pod("now-backup").await?;
+        kill_operators(&story).await?;
+        ended_once(&story, &["now".to_owned()]).await?;
+        ensure!(tree::archives(&storage)?.len() == 1);
+        ensure!(tree::stored(&storage, ".manifest.json")?.len() == 1);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_operator_killed_at_any_moment_of_many_runs_loses_and_doubles_none() -> Result<()> {
+    let _turn = OPERATOR.lock().await;
+    tell("operator-killed-often", |story| async move {
+        let data = story.volume("data").await?;
+        let storage = story.volume("backup-storage").await?;
+        tree::fill_many(&data, 500)?;
+        let names: Vec<String> = (0..8).map(|number| format!("run-{number}")).collect();
+        for (number, name) in names.iter().enumerate() {
+            story.backup(name, json!({})).await?;
+            // Kills fall before, between and after the effects of the runs that are under way.
+            if number % 3 == 1 {
+                let seen = story.wait_for(name, "to be seen", |backup: &Backup| {
+                    Some(backup.status.is_some())
+                });
+                seen.await?;
+                kill_operators(&story).await?;
+            }
+        }
+        ended_once(&story, &names).await?;
+        ensure!(tree::archives(&storage)?.len() == names.len());
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn three_operators_at_once_make_one_job_for_each_run() -> Result<()> {
+    let _turn = OPERATOR.lock().await;
+    tell("three-operators", |story| async move {
+        let data = story.volume("data").await?;
+        story.volume("backup-storage").await?;
+        let target = story.volume("target").await?;
+        tree::fill_many(&data, 100)?;
+        scale(&story, 3).await?;
+        let names: Vec<String> = (0..10).map(|number| format!("run-{number}")).collect();
+        for name in &names {
+            story.backup(name, json!({})).await?;
+        }
+        let ended = ended_once(&story, &names).await;
+        if ended.is_ok() {
+            story.restore("back", &names[0], "target").await?;
+            let restore: Restore = story.wait_restore("back").await?;
+            ensure!(
+                restore
+                    .status
+                    .is_some_and(|s| s.phase == Some(Phase::Completed))
+            );
+            tree::compare(&data, &target)?;
+        }
+        scale(&story, 1).await?;
+        ended?;
+        ensure!(
+            operator_pods(&story.client)
+                .await?
+                .iter()
+                .any(|pod| !pod.name_any().is_empty())
+        );
+        Ok(())
+    })
+    .await
+}
