@@ -28,6 +28,8 @@ pub const RUN_NAME_ANNOTATION: &str = "tidelock.dev/run-name";
 /// How often a failed pod is replaced; permanent faults end the Job at once.
 const BACKOFF_LIMIT: i32 = 3;
 
+type Quantities = BTreeMap<String, Quantity>;
+
 /// What a Job works for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunKind {
@@ -279,26 +281,23 @@ fn runtime_default() -> SeccompProfile {
 }
 
 /// What the user says, over a small default; the memory limit keeps a mover from harming its node.
+/// Where the user sets one of request and limit, the other has no default: it could contradict.
 fn resources(wanted: Option<&MoverResources>) -> ResourceRequirements {
-    let pick = |defaults: &[(&str, &str)], wanted: Option<&BTreeMap<String, Quantity>>| {
-        let mut map: BTreeMap<String, Quantity> = defaults
-            .iter()
-            .map(|(name, amount)| ((*name).to_owned(), Quantity((*amount).to_owned())))
-            .collect();
-        map.extend(
-            wanted
-                .into_iter()
-                .flatten()
-                .map(|(k, v)| (k.clone(), v.clone())),
-        );
-        Some(map)
+    let (requests, limits) = wanted
+        .map(|wanted| (wanted.requests.clone(), wanted.limits.clone()))
+        .unwrap_or_default();
+    let with_defaults = |own: &Quantities, other: &Quantities, defaults: &[(&str, &str)]| {
+        let mut all = own.clone();
+        for (name, amount) in defaults {
+            if !own.contains_key(*name) && !other.contains_key(*name) {
+                all.insert((*name).to_owned(), Quantity((*amount).to_owned()));
+            }
+        }
+        Some(all)
     };
     ResourceRequirements {
-        requests: pick(
-            &[("cpu", "50m"), ("memory", "64Mi")],
-            wanted.map(|r| &r.requests),
-        ),
-        limits: pick(&[("memory", "256Mi")], wanted.map(|r| &r.limits)),
+        requests: with_defaults(&requests, &limits, &[("cpu", "50m"), ("memory", "64Mi")]),
+        limits: with_defaults(&limits, &requests, &[("memory", "256Mi")]),
         claims: None,
     }
 }
@@ -348,6 +347,25 @@ mod tests {
     #[test]
     fn the_backup_job_keeps_its_shape() {
         insta::assert_json_snapshot!(job(RunKind::Backup));
+    }
+
+    #[test]
+    fn a_default_never_contradicts_what_the_user_sets() {
+        let one = |name: &str, amount: &str| {
+            BTreeMap::from([(name.to_owned(), Quantity(amount.to_owned()))])
+        };
+        let small = MoverResources {
+            limits: one("memory", "32Mi"),
+            requests: BTreeMap::new(),
+        };
+        let made = resources(Some(&small));
+        assert_eq!(made.limits, Some(one("memory", "32Mi")));
+        assert_eq!(made.requests, Some(one("cpu", "50m")));
+        let large = MoverResources {
+            limits: BTreeMap::new(),
+            requests: one("memory", "1Gi"),
+        };
+        assert_eq!(resources(Some(&large)).limits, Some(BTreeMap::new()));
     }
 
     #[test]
