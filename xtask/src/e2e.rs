@@ -60,7 +60,10 @@ pub fn on_cluster(
             run::say(format!("no evidence could be collected: {error:#}"));
         }
         if options.keep {
-            run::say("the cluster stays up; `make cluster-down` ends it");
+            run::say(format!(
+                "the cluster stays up; `{}make cluster-down` ends it",
+                variable_for(&options.name)
+            ));
             run::print(running.cluster.export_line());
         }
         told
@@ -71,6 +74,15 @@ pub fn on_cluster(
     let ended = cluster::down(place, &options.name);
     // What failed first is what a person needs to read.
     result.and(ended)
+}
+
+/// What names a further cluster to `make`.
+fn variable_for(name: &str) -> String {
+    if name.is_empty() {
+        String::new()
+    } else {
+        format!("TIDELOCK_CLUSTER={name} ")
+    }
 }
 
 /// Runs the stories whose names hold `filter`.

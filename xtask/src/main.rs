@@ -136,7 +136,7 @@ fn run_task(task: Task) -> Result<()> {
         }),
         Task::E2e { cluster, filter } => e2e::run(&place, &cluster.into(), filter.as_deref()),
         Task::Test { cluster } => test(&place, &cluster.into()),
-        Task::Demo { cluster } => e2e::on_cluster(&place, &cluster.into(), demo::tell),
+        Task::Demo { cluster } => demo::run(&place, cluster.into()),
         Task::Forward(_) => Ok(()),
     }
 }
