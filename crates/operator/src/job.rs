@@ -13,8 +13,15 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::{Resource, ResourceExt};
 use tidelock_api::{MoverResources, MoverSpec, RUN_KIND_LABEL, RUN_UID_LABEL};
-use tidelock_protocol::{ExitCode, REQUEST_ENV, TERMINATION_LOG};
+use tidelock_protocol::{
+    ExitCode, PROTOCOL_VERSION, REQUEST_ENV, Request, RunId, STORAGE_PATH, StorageTarget,
+    TERMINATION_LOG, Task,
+};
+
+use crate::convert;
+use crate::error::Error;
 
 /// Name of the mover's container.
 pub const CONTAINER: &str = "mover";
@@ -77,6 +84,61 @@ pub struct Mount<'a> {
     pub path: &'a str,
     /// Whether the mover may not write to it.
     pub read_only: bool,
+}
+
+/// The mover's request to do `task` on the storage claim, as JSON.
+pub fn request(run: RunId, task: Task) -> Result<String, Error> {
+    let object = format!("{}/{}", run.namespace, run.name);
+    let request = Request {
+        version: PROTOCOL_VERSION,
+        run,
+        storage: StorageTarget::Directory {
+            path: STORAGE_PATH.to_owned(),
+        },
+        task,
+    };
+    request
+        .to_json()
+        .map_err(|source| Error::Request { object, source })
+}
+
+/// What a run's Job is built from, besides what its kind brings.
+pub struct RunJob<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// What it works for.
+    pub kind: RunKind,
+    /// The mover's image.
+    pub image: &'a str,
+    /// The mover's task.
+    pub task: Task,
+    /// Its volumes.
+    pub mounts: &'a [Mount<'a>],
+    /// What the user says of the pod.
+    pub mover: &'a MoverSpec,
+}
+
+/// The Job that a Backup or Restore owns.
+pub fn of_run<R: Resource<DynamicType = ()>>(run: &R, job: RunJob<'_>) -> Result<Job, Error> {
+    let id = RunId {
+        namespace: convert::namespace(run)?,
+        name: run.name_any(),
+        uid: convert::uid(run)?,
+    };
+    Ok(build(JobPlan {
+        name: job.name,
+        namespace: &id.namespace,
+        kind: job.kind,
+        run_name: &id.name,
+        run_uid: &id.uid,
+        owners: run.controller_owner_ref(&()).into_iter().collect(),
+        image: job.image,
+        request: request(id.clone(), job.task)?,
+        mounts: job.mounts,
+        mover: job.mover,
+        ttl_seconds: None,
+        annotations: BTreeMap::new(),
+    }))
 }
 
 /// Everything that tells one Job from another.

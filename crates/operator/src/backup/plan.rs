@@ -1,20 +1,15 @@
 //! What a Backup comes down to: which claims, which Job, which location. Pure.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::api::batch::v1::Job;
-use kube::{Resource, ResourceExt};
+use kube::ResourceExt;
 use tidelock_api::{Backup, BackupPolicy, DEFAULT_STORAGE_PVC, MoverSpec};
 use tidelock_core::names;
 use tidelock_core::run::Readiness;
-use tidelock_protocol::{
-    BackupTask, Location, PROTOCOL_VERSION, Request, RunId, SOURCE_PATH, STORAGE_PATH,
-    StorageTarget, Task,
-};
+use tidelock_protocol::{BackupTask, Location, SOURCE_PATH, STORAGE_PATH, Task};
 
 use crate::convert;
 use crate::error::Error;
-use crate::job::{self, JobPlan, Mount, RunKind};
+use crate::job::{self, Mount, RunJob, RunKind};
 use crate::telemetry::reasons;
 use crate::volume;
 
@@ -127,54 +122,29 @@ fn target(backup: &Backup, policy: Option<&BackupPolicy>) -> Result<String, Read
 
 /// The Job that carries `plan` out.
 pub fn job(backup: &Backup, plan: &BackupPlan, image: &str) -> Result<Job, Error> {
-    let namespace = convert::namespace(backup)?;
-    let uid = convert::uid(backup)?;
-    let name = backup.name_any();
-    let request = Request {
-        version: PROTOCOL_VERSION,
-        run: RunId {
-            namespace: namespace.clone(),
-            name: name.clone(),
-            uid: uid.clone(),
-        },
-        storage: StorageTarget::Directory {
-            path: STORAGE_PATH.to_owned(),
-        },
-        task: Task::Backup(BackupTask {
-            source_path: SOURCE_PATH.to_owned(),
-            location: plan.location.clone(),
-            pvc_name: plan.pvc.clone(),
-            policy_name: backup.spec.policy_ref.clone(),
-        }),
+    let task = Task::Backup(BackupTask {
+        source_path: SOURCE_PATH.to_owned(),
+        location: plan.location.clone(),
+        pvc_name: plan.pvc.clone(),
+        policy_name: backup.spec.policy_ref.clone(),
+    });
+    let source = Mount {
+        claim: &plan.pvc,
+        path: SOURCE_PATH,
+        read_only: true,
     };
-    let request = request.to_json().map_err(|source| Error::Request {
-        object: convert::describe(backup),
-        source,
-    })?;
-    let mounts = [
-        Mount {
-            claim: &plan.pvc,
-            path: SOURCE_PATH,
-            read_only: true,
-        },
-        Mount {
-            claim: &plan.storage_pvc,
-            path: STORAGE_PATH,
-            read_only: false,
-        },
-    ];
-    Ok(job::build(JobPlan {
+    let storage = Mount {
+        claim: &plan.storage_pvc,
+        path: STORAGE_PATH,
+        read_only: false,
+    };
+    let job = RunJob {
         name: &plan.job_name,
-        namespace: &namespace,
         kind: RunKind::Backup,
-        run_name: &name,
-        run_uid: &uid,
-        owners: backup.controller_owner_ref(&()).into_iter().collect(),
         image,
-        request,
-        mounts: &mounts,
+        task,
+        mounts: &[source, storage],
         mover: &plan.mover,
-        ttl_seconds: None,
-        annotations: BTreeMap::new(),
-    }))
+    };
+    job::of_run(backup, job)
 }

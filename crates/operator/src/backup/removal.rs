@@ -17,10 +17,7 @@ use tidelock_core::names;
 use tidelock_core::removal::{
     self as core_removal, DeleteJob, Owner, RemovalDecision, RemovalFacts,
 };
-use tidelock_protocol::{
-    DeleteItem, DeleteTask, Outcome, PROTOCOL_VERSION, Request, RunId, STORAGE_PATH, StorageTarget,
-    Task,
-};
+use tidelock_protocol::{DeleteItem, DeleteTask, Outcome, RunId, STORAGE_PATH, Task};
 
 use crate::backup::plan;
 use crate::context::Context;
@@ -279,22 +276,12 @@ fn delete_manifest(
             })
         })
         .collect();
-    let request = Request {
-        version: PROTOCOL_VERSION,
-        run: RunId {
-            namespace: namespace.clone(),
-            name: name.clone(),
-            uid: name.clone(),
-        },
-        storage: StorageTarget::Directory {
-            path: STORAGE_PATH.to_owned(),
-        },
-        task: Task::Delete(DeleteTask { items: items? }),
+    let id = RunId {
+        namespace: namespace.clone(),
+        name: name.clone(),
+        uid: name.clone(),
     };
-    let request = request.to_json().map_err(|source| Error::Request {
-        object: convert::describe(lead),
-        source,
-    })?;
+    let request = job::request(id, Task::Delete(DeleteTask { items: items? }))?;
     let storage = storage_pvc(lead).unwrap_or_default();
     let mover = lead.spec.mover.clone().unwrap_or_default();
     Ok(job::build(JobPlan {

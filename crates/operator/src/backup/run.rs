@@ -12,7 +12,7 @@ use crate::backup::plan::{self, BackupPlan};
 use crate::context::Context;
 use crate::convert::{self, to_i64};
 use crate::error::Error;
-use crate::run::kind::{Fields, Progress, Remark, Run, Settled, Words, fields};
+use crate::run::kind::{Fields, Progress, Remark, Run, Settled, Words, fields, progress};
 use crate::run::report::RunFailure;
 use crate::telemetry::reasons;
 use crate::volume;
@@ -34,16 +34,7 @@ impl Run for Backup {
     }
 
     fn progress(&self) -> Progress<'_> {
-        let status = self.status.as_ref();
-        Progress {
-            phase: status.and_then(|status| status.phase),
-            start_time: status
-                .and_then(|status| status.start_time.as_ref())
-                .map(|time| time.0),
-            conditions: status
-                .map(|status| &status.conditions[..])
-                .unwrap_or_default(),
-        }
+        progress!(self)
     }
 
     fn start_deadline_seconds(&self) -> u32 {

@@ -1,24 +1,19 @@
 //! What a Restore comes down to. Pure.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, PersistentVolumeClaimSpec, VolumeResourceRequirements,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::{Resource, ResourceExt};
+use kube::ResourceExt;
 use tidelock_api::{Backup, MoverSpec, Phase, RESTORE_UID_ANNOTATION, Restore, TargetTemplate};
 use tidelock_core::names;
 use tidelock_core::run::Readiness;
-use tidelock_protocol::{
-    ExpectedArchive, Location, PROTOCOL_VERSION, Request, RestoreTask, RunId, STORAGE_PATH,
-    StorageTarget, TARGET_PATH, Task,
-};
+use tidelock_protocol::{ExpectedArchive, Location, RestoreTask, STORAGE_PATH, TARGET_PATH, Task};
 
 use crate::convert;
 use crate::error::Error;
-use crate::job::{self, JobPlan, Mount, RunKind};
+use crate::job::{self, Mount, RunJob, RunKind};
 use crate::telemetry::reasons;
 use crate::volume;
 
@@ -170,53 +165,28 @@ fn claim(restore: &Restore, namespace: &str, template: &TargetTemplate) -> Persi
 
 /// The Job that carries `plan` out.
 pub fn job(restore: &Restore, plan: &RestorePlan, image: &str) -> Result<Job, Error> {
-    let namespace = convert::namespace(restore)?;
-    let uid = convert::uid(restore)?;
-    let name = restore.name_any();
-    let request = Request {
-        version: PROTOCOL_VERSION,
-        run: RunId {
-            namespace: namespace.clone(),
-            name: name.clone(),
-            uid: uid.clone(),
-        },
-        storage: StorageTarget::Directory {
-            path: STORAGE_PATH.to_owned(),
-        },
-        task: Task::Restore(RestoreTask {
-            target_path: TARGET_PATH.to_owned(),
-            location: plan.location.clone(),
-            expected: plan.expected.clone(),
-        }),
+    let task = Task::Restore(RestoreTask {
+        target_path: TARGET_PATH.to_owned(),
+        location: plan.location.clone(),
+        expected: plan.expected.clone(),
+    });
+    let storage = Mount {
+        claim: &plan.storage_pvc,
+        path: STORAGE_PATH,
+        read_only: true,
     };
-    let request = request.to_json().map_err(|source| Error::Request {
-        object: convert::describe(restore),
-        source,
-    })?;
-    let mounts = [
-        Mount {
-            claim: &plan.storage_pvc,
-            path: STORAGE_PATH,
-            read_only: true,
-        },
-        Mount {
-            claim: &plan.target_pvc,
-            path: TARGET_PATH,
-            read_only: false,
-        },
-    ];
-    Ok(job::build(JobPlan {
+    let target = Mount {
+        claim: &plan.target_pvc,
+        path: TARGET_PATH,
+        read_only: false,
+    };
+    let job = RunJob {
         name: &plan.job_name,
-        namespace: &namespace,
         kind: RunKind::Restore,
-        run_name: &name,
-        run_uid: &uid,
-        owners: restore.controller_owner_ref(&()).into_iter().collect(),
         image,
-        request,
-        mounts: &mounts,
+        task,
+        mounts: &[storage, target],
         mover: &plan.mover,
-        ttl_seconds: None,
-        annotations: BTreeMap::new(),
-    }))
+    };
+    job::of_run(restore, job)
 }

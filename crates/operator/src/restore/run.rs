@@ -14,7 +14,7 @@ use crate::context::Context;
 use crate::convert::{self, to_i64};
 use crate::error::{Error, is_status};
 use crate::restore::plan::{self, RestorePlan};
-use crate::run::kind::{Fields, Progress, Run, Settled, Words, fields};
+use crate::run::kind::{Fields, Progress, Run, Settled, Words, fields, progress};
 use crate::run::report::RunFailure;
 use crate::run::tell;
 use crate::telemetry::reasons;
@@ -37,16 +37,7 @@ impl Run for Restore {
     }
 
     fn progress(&self) -> Progress<'_> {
-        let status = self.status.as_ref();
-        Progress {
-            phase: status.and_then(|status| status.phase),
-            start_time: status
-                .and_then(|status| status.start_time.as_ref())
-                .map(|time| time.0),
-            conditions: status
-                .map(|status| &status.conditions[..])
-                .unwrap_or_default(),
-        }
+        progress!(self)
     }
 
     fn start_deadline_seconds(&self) -> u32 {

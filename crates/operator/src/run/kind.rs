@@ -71,6 +71,22 @@ macro_rules! fields {
 }
 pub(crate) use fields;
 
+/// [`Progress`] of a status type that has it under these names.
+macro_rules! progress {
+    ($object:expr) => {{
+        let status = $object.status.as_ref();
+        let started = status.and_then(|status| status.start_time.as_ref());
+        $crate::run::kind::Progress {
+            phase: status.and_then(|status| status.phase),
+            start_time: started.map(|time| time.0),
+            conditions: status
+                .map(|status| &status.conditions[..])
+                .unwrap_or_default(),
+        }
+    }};
+}
+pub(crate) use progress;
+
 /// The part of the status that every run has, to be read.
 pub struct Progress<'a> {
     /// Where it stands.
