@@ -42,6 +42,11 @@ impl Opened {
     fn held_still(&self, now: &Meta) -> bool {
         self.settled && self.meta.unchanged(now)
     }
+
+    /// Whether it still held one content: also when it was renamed or deleted meanwhile.
+    fn kept_content(&self, now: &Meta) -> bool {
+        self.settled && now.size == self.meta.size && now.mtime == self.meta.mtime
+    }
 }
 
 /// Whether a change from now on would show as another time than `changed`.
@@ -140,20 +145,22 @@ impl<A: Write, I: Write> Packer<'_, A, I> {
         (&mut opened.file)
             .take(opened.meta.size + 1)
             .read_to_end(&mut self.small)?;
-        let stable = self.small.len() as u64 == opened.meta.size
-            && opened.held_still(&Meta::of(&opened.file)?);
+        let after = Meta::of(&opened.file)?;
+        let whole = self.small.len() as u64 == opened.meta.size;
+        let stable = whole && opened.held_still(&after);
         if !stable && let Some(again) = reopen(self) {
             return Ok(Attempt::Again(again));
         }
+        let torn = !(whole && opened.kept_content(&after));
         let mut entry = entry_of(path.to_vec(), EntryKind::File, &opened.meta, opened.xattrs);
         entry.size = self.small.len() as u64;
         self.logical_bytes += entry.size;
         let end = EntryEnd {
             sha256: Some(sha256(&self.small)),
-            torn: !stable,
+            torn,
             superseded: false,
         };
-        if !stable {
+        if torn {
             (self.notify)(path, Notice::Torn);
         }
         self.out.begin(&entry).map_err(PackError::Output)?;
@@ -181,15 +188,10 @@ impl<A: Write, I: Write> Packer<'_, A, I> {
         let after = Meta::of(&opened.file)?;
         let stable = whole && opened.held_still(&after);
         let again = if stable { None } else { reopen(self) };
-        // A file that was only renamed or deleted meanwhile still held one content.
-        let same_content = whole
-            && opened.settled
-            && after.size == opened.meta.size
-            && after.mtime == opened.meta.mtime;
         let end = EntryEnd {
             sha256: Some(digest),
             superseded: again.is_some(),
-            torn: again.is_none() && !stable && !same_content,
+            torn: again.is_none() && !(whole && opened.kept_content(&after)),
         };
         if end.torn {
             (self.notify)(path, Notice::Torn);
