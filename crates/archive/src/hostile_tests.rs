@@ -185,6 +185,32 @@ fn entries_out_of_order_are_refused() {
 }
 
 #[test]
+fn content_without_the_digest_of_the_index_is_refused() {
+    let (mut archive, mut index) = (Vec::new(), Vec::new());
+    let mut writer = ArchiveWriter::new(&mut archive, &mut index);
+    for (entry, digest) in [
+        (entry(".", EntryKind::Directory), None),
+        (file("f"), Some(sha256(b"good"))),
+    ] {
+        writer.begin(&entry).unwrap();
+        if entry.kind == EntryKind::File {
+            writer.content(b"evil").unwrap();
+        }
+        let end = EntryEnd {
+            sha256: digest,
+            ..EntryEnd::default()
+        };
+        writer.end(entry, end).unwrap();
+    }
+    writer.finish().unwrap();
+    let done = Cell::new().unpack(&(archive, index));
+    let Err(RestoreError::Corrupt(corrupt)) = done else {
+        panic!("{done:?}");
+    };
+    assert!(corrupt.what.contains("digest of the index"), "{corrupt}");
+}
+
+#[test]
 fn a_planted_link_in_the_target_is_not_followed() {
     let cell = Cell::new();
     symlink(cell.outside(), cell.dir.path().join("target/d")).unwrap();

@@ -73,8 +73,8 @@ fn a_cut_or_extended_object_is_refused() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
     #[test]
-    fn any_flipped_bit_of_index_or_manifest_is_refused(
-        ending in prop_oneof![Just(".index.jsonl.gz"), Just(".manifest.json")],
+    fn any_flipped_bit_of_any_object_is_refused(
+        ending in prop_oneof![Just(".tar.gz"), Just(".index.jsonl.gz"), Just(".manifest.json")],
         at in any::<prop::sample::Index>(),
         bit in 0_u8..8,
     ) {
