@@ -256,22 +256,69 @@ fn the_manifest_is_checked_by_hand_as_documented() {
 }
 
 #[test]
-fn the_index_reads_with_zcat_and_jq() {
+fn the_index_is_lines_of_json_behind_zcat() {
     let place = Place::new();
     fs::write(place.source().join("file"), b"content").unwrap();
     fs::write(place.source().join(OsStr::from_bytes(b"\xff")), b"odd").unwrap();
     place.backup();
     let dir = place.storage().join("shop/data");
-    let command = "zcat nightly.index.jsonl.gz | jq -r 'select(.entry) | .entry | \
-                   select(.type==\"file\") | \"\\(.sha256)  \\(.path // .pathBase64)\"'";
-    let listed = tool("sh", &["-c", command], &dir).stdout;
+    let lines = tool("zcat", &["nightly.index.jsonl.gz"], &dir).stdout;
+    let lines: Vec<serde_json::Value> = String::from_utf8(lines)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let entry = |key: &str, path: &str| {
+        let mut entries = lines.iter().filter_map(|line| line.get("entry"));
+        entries.find(|entry| entry[key] == path).unwrap().clone()
+    };
     let digest = tool("sha256sum", &["file"], &place.source()).stdout;
-    let listed = String::from_utf8(listed).unwrap();
-    assert!(
-        listed.contains(std::str::from_utf8(&digest).unwrap().trim()),
-        "{listed}"
+    let digest = String::from_utf8(digest).unwrap();
+    assert_eq!(entry("path", "file")["sha256"], digest[..64]);
+    assert_eq!(entry("path", "file")["size"], 7);
+    assert_eq!(entry("path", ".")["type"], "directory");
+    assert_eq!(entry("pathBase64", "/w==")["size"], 3);
+    assert!(lines.last().unwrap().get("end").is_some());
+}
+
+#[test]
+fn one_file_is_read_by_its_place_in_the_index_alone() {
+    let place = Place::new();
+    for n in 0..5 {
+        fs::write(place.source().join(format!("{n}")), noise(n, 900_000)).unwrap();
+    }
+    place.backup();
+    let dir = place.storage().join("shop/data");
+    let lines = tool("zcat", &["nightly.index.jsonl.gz"], &dir).stdout;
+    let lines: Vec<serde_json::Value> = String::from_utf8(lines)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let number = |value: &serde_json::Value| usize::try_from(value.as_u64().unwrap()).unwrap();
+    let entries = lines.iter().filter_map(|line| line.get("entry"));
+    let entry = entries.clone().find(|entry| entry["path"] == "3").unwrap();
+    let start = number(&entry["offset"]);
+    let end = start + number(&entry["length"]);
+    let archive = fs::read(place.object(".tar.gz")).unwrap();
+    let (mut pieces, mut first) = (Vec::new(), None);
+    for member in lines.iter().filter_map(|line| line.get("member")) {
+        let tar_offset = number(&member["tarOffset"]);
+        if tar_offset < end && tar_offset + number(&member["tarSize"]) > start {
+            first.get_or_insert(tar_offset);
+            let offset = number(&member["offset"]);
+            pieces.extend_from_slice(&archive[offset..offset + number(&member["size"])]);
+        }
+    }
+    assert!(pieces.len() < archive.len() / 2, "most members were needed");
+    fs::write(place.path("pieces.gz"), pieces).unwrap();
+    let command = format!(
+        "zcat pieces.gz | tail -c +{} | head -c {} | tar -xO",
+        start - first.unwrap() + 1,
+        end - start
     );
-    assert!(listed.contains("  /w=="), "{listed}");
+    let content = tool("sh", &["-c", &command], place.dir.path()).stdout;
+    assert!(content == noise(3, 900_000));
 }
 
 #[test]
