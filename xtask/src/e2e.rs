@@ -97,7 +97,7 @@ pub fn run(place: &Place, options: &Options, filter: Option<&str>) -> Result<()>
         path.push(env::var_os("PATH").unwrap_or_default());
         let mut cargo = stories(place);
         cargo
-            .args(["--", THREADS])
+            .args(["--", THREADS, "--show-output"])
             .args(filter)
             .env("KUBECONFIG", cluster.kubeconfig())
             .env("TIDELOCK_E2E_STATE", &cluster.dir)

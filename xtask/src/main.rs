@@ -1,5 +1,6 @@
 //! Set-up, checks, test cluster, image and demo.
 
+mod bench;
 mod check;
 mod cluster;
 mod demo;
@@ -64,6 +65,11 @@ enum Task {
     },
     /// See it work.
     Demo {
+        #[command(flatten)]
+        cluster: ClusterOptions,
+    },
+    /// Measure the mover's and the operator's memory, and the operator's requests.
+    Bench {
         #[command(flatten)]
         cluster: ClusterOptions,
     },
@@ -137,6 +143,7 @@ fn run_task(task: Task) -> Result<()> {
         Task::E2e { cluster, filter } => e2e::run(&place, &cluster.into(), filter.as_deref()),
         Task::Test { cluster } => test(&place, &cluster.into()),
         Task::Demo { cluster } => demo::run(&place, cluster.into()),
+        Task::Bench { cluster } => bench::bench(&place, &cluster.into()),
         Task::Forward(_) => Ok(()),
     }
 }
