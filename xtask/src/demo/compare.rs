@@ -58,10 +58,11 @@ pub fn database(stage: &mut Stage<'_>, restored: &Restored) -> Result<u64> {
     stage.act("And the database that was written to all the time?");
     stage.tell(
         "To be honest about it: a volume's files are read one after the other, not at one instant.\n\
-         SQLite in WAL mode stands that, since a commit only appends to a log, and a copy is what a\n\
-         power cut would have left. A database that rewrites several files at once does not: stop it,\n\
-         or dump it, before it is backed up. A file that changes while it is read is read again, up to\n\
-         three times; one that changed each time is counted and named in the Backup:",
+         SQLite in WAL mode stands that while it makes no checkpoint (this shop makes none): a commit\n\
+         only appends to a log, and a copy is what a power cut would have left. A database that\n\
+         rewrites its files does not: stop it, or dump it, before it is backed up. A file that changes\n\
+         while it is read is read again, up to three times; one that changed each time is counted here\n\
+         and named in an Event:",
     );
     stage.show("kubectl get backups --output=custom-columns=NAME:.metadata.name,FILES:.status.size.files,CHANGED:.status.size.changedFiles")?;
     stage

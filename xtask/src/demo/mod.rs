@@ -89,7 +89,8 @@ fn next_steps(stage: &Stage<'_>, running: &Running, options: &e2e::Options) {
          \x20 kubectl explain backuppolicy.spec\n\
          \x20 kubectl patch backuppolicy minutely --type merge --patch '{{\"spec\":{{\"suspend\":false}}}}'\n\
          \x20 kubectl get backups --watch\n\
-         \x20 kubectl delete backup before-upgrade    its archive goes with it\n\
+         \x20 kubectl scale deployment/shop --replicas=1\n\
+         \x20 kubectl delete backup before-upgrade    its archive, now damaged, goes with it\n\
          \x20 ls {}\n\
          \x20 TIDELOCK_CLUSTER={} make cluster-down",
         running.cluster.export_line(),
