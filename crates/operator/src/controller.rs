@@ -121,7 +121,7 @@ fn on_error<K: Resource<DynamicType = ()>>(
     if error.class() == Class::Conflict {
         tracing::debug!(
             object = key,
-            error = error.chain(),
+            %error,
             "somebody else wrote first"
         );
         return Action::requeue(AFTER_CONFLICT);
@@ -130,7 +130,7 @@ fn on_error<K: Resource<DynamicType = ()>>(
     let pause = back_off(attempt);
     tracing::warn!(
         object = key,
-        error = error.chain(),
+        %error,
         attempt,
         ?pause,
         "reconcile failed"

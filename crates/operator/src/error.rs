@@ -6,12 +6,12 @@ use std::time::Duration;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The API server refused or did not answer.
-    #[error("cannot {action}")]
+    // The answer stands in the text in place of the source's own, which repeats itself at length.
+    #[error("cannot {action}: {}", words(.source))]
     Api {
         /// What was tried, and on what.
         action: String,
         /// The answer.
-        #[source]
         source: Box<kube::Error>,
     },
     /// An object lacks what the API server always sets.
@@ -23,7 +23,7 @@ pub enum Error {
         field: &'static str,
     },
     /// A request for the mover could not be written.
-    #[error("cannot write the mover's request for {object}")]
+    #[error("cannot write the mover's request for {object}: {source}")]
     Request {
         /// Kind and name.
         object: String,
@@ -62,17 +62,21 @@ impl Error {
             _ => Class::Transient,
         }
     }
+}
 
-    /// The error and all its causes in one line.
-    pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut next = std::error::Error::source(self);
-        while let Some(cause) = next {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            next = cause.source();
+/// What the API server said, or why it said nothing.
+pub fn words(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => {
+            let mut text = other.to_string();
+            let mut next = std::error::Error::source(other);
+            while let Some(cause) = next {
+                text.push_str(&format!(": {cause}"));
+                next = cause.source();
+            }
+            text
         }
-        text
     }
 }
 

@@ -8,7 +8,7 @@ use kube::api::PostParams;
 use kube::{Api, Client, Resource, ResourceExt};
 use tidelock_core::names;
 
-use crate::error::{Error, is_status};
+use crate::error::{Error, is_namespace_leaving, is_status, words};
 
 const CONTROLLER: &str = "tidelock.dev/operator";
 /// Longest note that the API server takes (source: events.k8s.io/v1 validation).
@@ -58,9 +58,10 @@ impl Events {
         match api.create(&PostParams::default(), &event).await {
             Ok(_) => Ok(()),
             Err(error) if is_status(&error, 409) => Ok(()),
-            Err(error) if matches!(&error, kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429) =>
-            {
-                tracing::warn!(event = name, %error, "the API server refused an Event");
+            Err(error) if is_namespace_leaving(&error) => Ok(()),
+            Err(error) if is_refusal(&error) => {
+                let words = words(&error);
+                tracing::warn!(event = name, words, "the API server refused an Event");
                 Ok(())
             }
             Err(error) => Err(Error::api(format!("publish Event {namespace}/{name}"))(
@@ -100,6 +101,12 @@ impl Events {
             ..Default::default()
         }
     }
+}
+
+/// Whether trying again is in vain: a client error other than "too many requests".
+fn is_refusal(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status)
+        if (400..500).contains(&status.code) && status.code != 429)
 }
 
 fn cut(note: &str) -> String {

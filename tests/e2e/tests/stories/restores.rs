@@ -212,3 +212,25 @@ async fn an_archive_that_is_gone_is_said_and_nothing_is_written() -> Result<()> 
     })
     .await
 }
+
+#[tokio::test]
+async fn a_deleted_restore_pod_is_replaced_and_the_volume_ends_whole() -> Result<()> {
+    tell("restore-pod-deleted", |story| async move {
+        let data = story.volume("data").await?;
+        story.volume("backup-storage").await?;
+        let target = story.volume("target").await?;
+        tree::fill_many(&data, 40_000)?;
+        story.backup("now", json!({})).await?;
+        completed(&story.wait_backup("now").await?)?;
+        story.restore("back", "now", "target").await?;
+        let pod = story.wait_job_pod("back-restore").await?;
+        let pods = story.api::<k8s_openapi::api::core::v1::Pod>();
+        let at_once = DeleteParams::default().grace_period(0);
+        pods.delete(&pod.name_any(), &at_once).await?;
+        restored(&story.wait_restore("back").await?)?;
+        let diff = format!("diff -r '{}' '{}'", data.display(), target.display());
+        tidelock_e2e::cluster::run("sh", &["-ec", &diff])?;
+        Ok(())
+    })
+    .await
+}
