@@ -70,13 +70,13 @@ pub enum Phase {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MoverSpec {
-    /// Requests and limits of the mover container; where unset: 50m CPU and 64Mi requested, 256Mi
-    /// memory limit.
+    /// Requests and limits of the mover container; where neither is set: 50m CPU and 64Mi requested,
+    /// 256Mi memory limit. Where one of the two is set, the other has no default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<MoverResources>,
     /// Node labels the mover pod needs, beyond what its volumes demand.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32))]
+    #[schemars(with = "BTreeMap<String, LabelValue>", extend("maxProperties" = 32))]
     pub node_selector: BTreeMap<String, String>,
     /// Taints the mover pod tolerates.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -86,7 +86,8 @@ pub struct MoverSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<ObjectName>")]
     pub priority_class_name: Option<String>,
-    /// Longest time the run may take once started, in seconds; unset means no limit.
+    /// Longest time the run's Job may take, waiting for its pod included, in seconds; unset means
+    /// no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]
     pub timeout_seconds: Option<u32>,
@@ -142,6 +143,24 @@ pub(crate) struct QuantitySchema(
     String,
 );
 
+/// The schema of a label's value.
+#[derive(JsonSchema)]
+#[schemars(transparent)]
+pub(crate) struct LabelValue(
+    #[schemars(length(max = 63))]
+    #[allow(dead_code, reason = "only its schema is used")]
+    String,
+);
+
+/// The schema of an annotation's value; bounded, as the operator keeps it in memory.
+#[derive(JsonSchema)]
+#[schemars(transparent)]
+pub(crate) struct AnnotationValue(
+    #[schemars(length(max = 4096))]
+    #[allow(dead_code, reason = "only its schema is used")]
+    String,
+);
+
 /// A taint that the mover pod tolerates.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -152,12 +171,14 @@ pub(crate) struct QuantitySchema(
 pub struct Toleration {
     /// Taint key; unset tolerates every key and needs operator `Exists`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 317))]
     pub key: Option<String>,
     /// How the value is compared.
     #[serde(default)]
     pub operator: TolerationOperator,
     /// Taint value, with operator `Equal`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
     pub value: Option<String>,
     /// Which effect is tolerated; unset means all.
     #[serde(default, skip_serializing_if = "Option::is_none")]

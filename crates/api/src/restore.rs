@@ -6,7 +6,7 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use crate::backup::FailureStatus;
-use crate::common::{MoverSpec, ObjectName, Phase, QuantitySchema};
+use crate::common::{AnnotationValue, LabelValue, MoverSpec, ObjectName, Phase, QuantitySchema};
 use crate::policy::default_start_deadline;
 
 /// Puts the content of one completed Backup into an empty PersistentVolumeClaim.
@@ -76,11 +76,11 @@ pub struct TargetTemplateMetadata {
     pub name: String,
     /// Its labels.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 64))]
+    #[schemars(with = "BTreeMap<String, LabelValue>", extend("maxProperties" = 64))]
     pub labels: BTreeMap<String, String>,
     /// Its annotations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 64))]
+    #[schemars(with = "BTreeMap<String, AnnotationValue>", extend("maxProperties" = 64))]
     pub annotations: BTreeMap<String, String>,
 }
 

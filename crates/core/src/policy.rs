@@ -70,7 +70,8 @@ pub struct PolicyDecision {
 /// at or before `dealt_with_until` is ever run, so a clock that steps back repeats nothing.
 pub fn decide(facts: &PolicyFacts<'_>, now: Timestamp) -> PolicyDecision {
     let known_until = facts.dealt_with_until.unwrap_or(facts.created);
-    let floor = if facts.starts_afresh {
+    // While suspended nothing moves; what passed meanwhile is skipped when it resumes, afresh.
+    let floor = if facts.starts_afresh && !facts.suspend {
         known_until.max(now)
     } else {
         known_until

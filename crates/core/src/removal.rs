@@ -6,6 +6,9 @@ use jiff::{SignedDuration, Timestamp};
 /// then share one Job.
 pub const GATHER: SignedDuration = SignedDuration::from_secs(2);
 
+/// How long a delete Job is waited for before the facts are looked at again.
+pub const PATIENCE: SignedDuration = SignedDuration::from_secs(60);
+
 /// Who stands behind the deletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
@@ -69,8 +72,9 @@ pub enum RemovalDecision {
     Gather(Timestamp),
     /// Make a Job that removes the data; this is its try's number.
     Remove(u32),
-    /// Wait for the Job.
-    Await,
+    /// Wait for the Job, and look again then at the latest: what it waits for may be gone for
+    /// good.
+    Await(Timestamp),
     /// Say why the last try failed, and try again then.
     Retry {
         /// Why it failed.
@@ -107,7 +111,7 @@ pub fn decide(facts: &RemovalFacts, now: Timestamp) -> RemovalDecision {
     }
     match &facts.delete_job {
         DeleteJob::Done => RemovalDecision::Release(None),
-        DeleteJob::Active => RemovalDecision::Await,
+        DeleteJob::Active => RemovalDecision::Await(after(now, PATIENCE)),
         DeleteJob::Absent => {
             let closes = after(facts.batch_since, GATHER);
             if now < closes {

@@ -41,6 +41,8 @@ pub enum JobFact {
     Absent,
     /// A Job of that name that belongs to something else; who, in words.
     Foreign(String),
+    /// The Job of an earlier object of the same name: the garbage collector removes it.
+    Leaving,
     /// Ours and not at its end.
     Active(PodFact),
     /// Ours and ended well.
@@ -49,19 +51,31 @@ pub enum JobFact {
     Failed,
 }
 
-/// What is known of the pods of a Job that is not at its end.
+/// What is known of the newest pod of a Job that is not at its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PodFact {
-    /// There is none; the Job controller may not have come to it, or may not be allowed to.
-    None,
-    /// None has started yet; what the newest is stuck on, if it is.
-    Waiting(Option<String>),
-    /// One is or was at work.
+    /// There is none: the Job controller has not come to it, pauses before a retry, or is not
+    /// allowed to.
+    None {
+        /// Since when; none is since the Job was asked for.
+        since: Option<Timestamp>,
+    },
+    /// It is not at work.
+    Waiting {
+        /// Its name.
+        pod: String,
+        /// What it is stuck on, in the words of scheduler or kubelet.
+        trouble: Option<String>,
+        /// Since when.
+        since: Timestamp,
+    },
+    /// It is at work.
     Started,
 }
 
-/// How long a Job may be without a pod before that is called trouble.
-pub const POD_GRACE: SignedDuration = SignedDuration::from_secs(10);
+/// How long a Job may be without a pod, or a pod without a word, before that is called trouble.
+/// Longer than the Job controller's pauses between retries (10, 20 and 40 seconds).
+pub const POD_GRACE: SignedDuration = SignedDuration::from_secs(60);
 
 /// What is known of a run: a Backup or a Restore that is not being deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +90,8 @@ pub struct RunFacts {
     pub start_deadline: SignedDuration,
     /// Whether all it needs is there; only looked at before it starts.
     pub readiness: Readiness,
+    /// The API server's words where it refused to make the Job the last time.
+    pub refused: Option<String>,
     /// Its Job's name.
     pub job_name: String,
     /// Its Job.
@@ -98,6 +114,8 @@ pub enum RunDecision {
     Start,
     /// Its Job is under way.
     Follow {
+        /// Whether its pod is at work.
+        at_work: bool,
         /// What its pod is stuck on, if it is.
         trouble: Option<String>,
         /// When to look again though nothing happened.
@@ -128,73 +146,107 @@ pub fn decide(facts: &RunFacts, now: Timestamp) -> RunDecision {
         JobFact::Failed => RunDecision::Collapse,
         JobFact::Active(pod) => follow(facts, pod, now),
         JobFact::Foreign(owner) => RunDecision::Fail(job_conflict(&facts.job_name, owner)),
-        JobFact::Absent if facts.phase == Some(Phase::Running) => {
+        JobFact::Absent | JobFact::Leaving if facts.phase == Some(Phase::Running) => {
             RunDecision::Fail(job_lost(&facts.job_name))
         }
+        JobFact::Leaving => wait_or_fail(facts, &predecessor(&facts.job_name), now),
         JobFact::Absent => before_start(facts, now),
     }
 }
 
 fn follow(facts: &RunFacts, pod: &PodFact, now: Timestamp) -> RunDecision {
-    let since = facts.started.unwrap_or(facts.created);
-    let grace_ends = later(since, POD_GRACE);
-    let deadline = later(since, facts.start_deadline);
-    let trouble = match pod {
+    let asked = facts.started.unwrap_or(facts.created);
+    let (since, trouble, silence) = match pod {
         PodFact::Started => {
             return RunDecision::Follow {
+                at_work: true,
                 trouble: None,
                 wake_at: None,
             };
         }
-        PodFact::Waiting(trouble) => trouble.clone(),
-        PodFact::None if now < grace_ends => None,
-        PodFact::None => Some(format!(
-            "Job {0} has no pod; `kubectl describe job {0}` shows why, such as a quota or the namespace's Pod Security level.",
-            facts.job_name
-        )),
+        PodFact::None { since } => {
+            let silence = format!(
+                "Job {0} has no pod; `kubectl describe job {0}` shows why, such as a quota or the namespace's Pod Security level.",
+                facts.job_name
+            );
+            (since.unwrap_or(asked), None, silence)
+        }
+        PodFact::Waiting {
+            pod,
+            trouble,
+            since,
+        } => {
+            let silence = format!(
+                "Pod {pod} does not start; `kubectl describe pod {pod}` shows why, such as a volume that is attached to another node."
+            );
+            (*since, trouble.clone(), silence)
+        }
     };
+    let grace_ends = later(since, POD_GRACE);
+    let deadline = later(since, facts.start_deadline);
     if now >= deadline {
-        let words = trouble.unwrap_or_else(|| "Its pod did not start.".to_owned());
         return RunDecision::GiveUp(Refusal {
             reason: "StartDeadlineExceeded",
-            message: format!(
-                "{words} Gave up after {} (startDeadlineSeconds).",
-                text::duration(facts.start_deadline)
-            ),
+            message: gave_up(&trouble.unwrap_or(silence), facts),
         });
     }
-    let next = if now < grace_ends {
-        grace_ends.min(deadline)
-    } else {
-        deadline
-    };
+    let in_grace = now < grace_ends;
     RunDecision::Follow {
-        trouble,
-        wake_at: Some(next),
+        at_work: false,
+        trouble: trouble.or((!in_grace).then_some(silence)),
+        wake_at: Some(if in_grace {
+            grace_ends.min(deadline)
+        } else {
+            deadline
+        }),
     }
 }
 
 fn before_start(facts: &RunFacts, now: Timestamp) -> RunDecision {
     match &facts.readiness {
-        Readiness::Ready => RunDecision::Start,
+        Readiness::Ready => start_unless_refused(facts, now),
         Readiness::Refused(refusal) => RunDecision::Fail(refusal.clone()),
-        Readiness::Blocked(blocker) => {
-            let wake_at = later(facts.created, facts.start_deadline);
-            if now < wake_at {
-                return RunDecision::Wait {
-                    blocker: blocker.clone(),
-                    wake_at,
-                };
-            }
-            RunDecision::Fail(Refusal {
-                reason: blocker.reason,
-                message: format!(
-                    "{} Gave up after {} (startDeadlineSeconds).",
-                    blocker.message,
-                    text::duration(facts.start_deadline)
-                ),
-            })
-        }
+        Readiness::Blocked(blocker) => wait_or_fail(facts, blocker, now),
+    }
+}
+
+/// A Job that the API server goes on refusing is asked for until the start deadline.
+fn start_unless_refused(facts: &RunFacts, now: Timestamp) -> RunDecision {
+    let asked = facts.started.unwrap_or(facts.created);
+    match &facts.refused {
+        Some(words) if now >= later(asked, facts.start_deadline) => RunDecision::Fail(Refusal {
+            reason: "StartDeadlineExceeded",
+            message: gave_up(words, facts),
+        }),
+        _ => RunDecision::Start,
+    }
+}
+
+fn wait_or_fail(facts: &RunFacts, blocker: &Blocker, now: Timestamp) -> RunDecision {
+    let wake_at = later(facts.created, facts.start_deadline);
+    if now < wake_at {
+        return RunDecision::Wait {
+            blocker: blocker.clone(),
+            wake_at,
+        };
+    }
+    RunDecision::Fail(Refusal {
+        reason: blocker.reason,
+        message: gave_up(&blocker.message, facts),
+    })
+}
+
+fn gave_up(words: &str, facts: &RunFacts) -> String {
+    let waited = text::duration(facts.start_deadline);
+    format!("{words} Gave up after {waited} (startDeadlineSeconds).")
+}
+
+fn predecessor(job: &str) -> Blocker {
+    Blocker {
+        reason: "PreviousJobLeaving",
+        message: format!(
+            "Job {job} of an earlier object of this name is still being removed; this run starts when it is gone."
+        ),
     }
 }
 
@@ -235,6 +287,7 @@ mod tests {
             started: Some(at(0)),
             start_deadline: SignedDuration::from_secs(60),
             readiness,
+            refused: None,
             job_name: "b-backup".into(),
             job,
         }
@@ -305,25 +358,65 @@ mod tests {
 
     #[test]
     fn a_job_whose_pod_never_starts_is_told_then_given_up() {
-        let run = |pod| facts(Some(Phase::Running), Readiness::Ready, JobFact::Active(pod));
-        let RunDecision::Follow { trouble, wake_at } = decide(&run(PodFact::None), at(1)) else {
-            panic!("does not follow")
+        let run = |pod| {
+            let mut run = facts(Some(Phase::Running), Readiness::Ready, JobFact::Active(pod));
+            run.start_deadline = SignedDuration::from_secs(600);
+            run
         };
-        assert_eq!((trouble, wake_at), (None, Some(at(10))));
-        let RunDecision::Follow { trouble, wake_at } = decide(&run(PodFact::None), at(10)) else {
-            panic!("does not follow")
+        let none = run(PodFact::None { since: None });
+        let follow = |trouble_expected: bool, wake: i64, now: i64| {
+            let RunDecision::Follow {
+                trouble, wake_at, ..
+            } = decide(&none, at(now))
+            else {
+                panic!("does not follow")
+            };
+            assert_eq!(trouble.is_some(), trouble_expected);
+            assert_eq!(wake_at, Some(at(wake)));
         };
-        assert!(trouble.is_some());
-        assert_eq!(wake_at, Some(at(60)));
-        let stuck = PodFact::Waiting(Some("ImagePullBackOff".into()));
-        let RunDecision::GiveUp(refusal) = decide(&run(stuck), at(60)) else {
+        follow(false, 60, 1);
+        follow(true, 600, 60);
+        let stuck = run(PodFact::Waiting {
+            pod: "p".into(),
+            trouble: Some("ImagePullBackOff".into()),
+            since: at(100),
+        });
+        assert!(matches!(
+            decide(&stuck, at(699)),
+            RunDecision::Follow { .. }
+        ));
+        let RunDecision::GiveUp(refusal) = decide(&stuck, at(700)) else {
             panic!("waits for ever")
         };
         assert!(refusal.message.contains("ImagePullBackOff"));
         assert!(matches!(
-            decide(&run(PodFact::Started), at(9999)),
-            RunDecision::Follow { .. }
+            decide(&run(PodFact::Started), at(99_999)),
+            RunDecision::Follow { at_work: true, .. }
         ));
+    }
+
+    #[test]
+    fn a_job_that_the_api_server_refuses_is_asked_for_until_the_deadline() {
+        let mut run = facts(Some(Phase::Pending), Readiness::Ready, JobFact::Absent);
+        run.refused = Some("exceeded quota".into());
+        assert_eq!(decide(&run, at(59)), RunDecision::Start);
+        let RunDecision::Fail(refusal) = decide(&run, at(60)) else {
+            panic!("tries for ever")
+        };
+        assert!(refusal.message.contains("exceeded quota"));
+        run.refused = None;
+        assert_eq!(
+            decide(&run, at(60)),
+            RunDecision::Start,
+            "a late operator still starts it"
+        );
+    }
+
+    #[test]
+    fn the_job_of_a_namesake_that_is_leaving_is_waited_for() {
+        let run = facts(None, Readiness::Ready, JobFact::Leaving);
+        assert!(matches!(decide(&run, at(1)), RunDecision::Wait { .. }));
+        assert!(matches!(decide(&run, at(60)), RunDecision::Fail(_)));
     }
 
     #[test]

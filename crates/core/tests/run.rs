@@ -33,10 +33,15 @@ fn readiness() -> impl Strategy<Value = Readiness> {
 }
 
 fn pod() -> impl Strategy<Value = PodFact> {
+    let second = || (-10_000i64..10_000).prop_map(|s| Timestamp::from_second(s).unwrap());
     prop_oneof![
-        Just(PodFact::None),
+        prop::option::of(second()).prop_map(|since| PodFact::None { since }),
         Just(PodFact::Started),
-        prop::option::of(".{0,10}").prop_map(PodFact::Waiting),
+        (prop::option::of(".{0,10}"), second()).prop_map(|(trouble, since)| PodFact::Waiting {
+            pod: "nightly-backup-x".to_owned(),
+            trouble,
+            since,
+        }),
     ]
 }
 
@@ -45,6 +50,7 @@ fn job() -> impl Strategy<Value = JobFact> {
         Just(JobFact::Absent),
         Just(JobFact::Succeeded),
         Just(JobFact::Failed),
+        Just(JobFact::Leaving),
         ".{0,10}".prop_map(JobFact::Foreign),
         pod().prop_map(JobFact::Active),
     ]
@@ -57,6 +63,7 @@ prop_compose! {
         started in prop::option::of(-10_000i64..10_000),
         deadline in 0i64..10_000,
         readiness in readiness(),
+        refused in prop::option::of("[a-z ]{0,20}"),
         job in job(),
     ) -> RunFacts {
         RunFacts {
@@ -65,6 +72,7 @@ prop_compose! {
             started: started.map(|second| Timestamp::from_second(second).unwrap()),
             start_deadline: SignedDuration::from_secs(deadline),
             readiness,
+            refused,
             job_name: "nightly-backup".to_owned(),
             job,
         }
@@ -118,12 +126,13 @@ proptest! {
 
     #[test]
     fn a_run_whose_pod_does_not_start_ends_in_time(mut run in run(), now in -30_000i64..30_000) {
-        run.job = JobFact::Active(PodFact::Waiting(None));
+        let since = run.created;
+        let pod = "nightly-backup-x".to_owned();
+        run.job = JobFact::Active(PodFact::Waiting { pod, trouble: None, since });
         let now = Timestamp::from_second(now).unwrap();
         if let RunDecision::Follow { wake_at, .. } = decide(&run, now) {
             prop_assert!(wake_at.is_some_and(|wake_at| wake_at > now));
-            let deadline = run.started.unwrap_or(run.created) + run.start_deadline;
-            prop_assert!(matches!(decide(&run, deadline), RunDecision::GiveUp(_)));
+            prop_assert!(matches!(decide(&run, since + run.start_deadline), RunDecision::GiveUp(_)));
         }
     }
 
@@ -138,6 +147,7 @@ proptest! {
             started: None,
             start_deadline: SignedDuration::from_secs(60),
             readiness: Readiness::Ready,
+            refused: None,
             job_name: "nightly-backup".to_owned(),
             job: JobFact::Absent,
         };

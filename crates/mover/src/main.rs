@@ -122,6 +122,8 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
 fn exit_code(outcome: &Outcome) -> ExitCode {
     match outcome {
         Outcome::Failed(failure) => failure.reason.exit_code(),
+        // The operator decides when to try the rest again.
+        Outcome::Deleted(report) if report.failed_total > 0 => ExitCode::Permanent,
         _ => ExitCode::Success,
     }
 }

@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::StreamExt;
 use futures::channel::mpsc::UnboundedReceiver;
@@ -19,8 +18,6 @@ use crate::{backup, policy, restore, watch};
 
 /// How many objects of a kind are reconciled at once.
 const CONCURRENCY: u16 = 8;
-/// Pause before a second try when somebody else wrote first.
-const AFTER_CONFLICT: Duration = Duration::from_millis(200);
 
 /// Watches and reconciles until `stop` ends.
 ///
@@ -118,23 +115,14 @@ fn on_error<K: Resource<DynamicType = ()>>(
     ctx: Arc<Context>,
 ) -> Action {
     let key = key(object.as_ref());
-    if error.class() == Class::Conflict {
-        tracing::debug!(
-            object = key,
-            %error,
-            "somebody else wrote first"
-        );
-        return Action::requeue(AFTER_CONFLICT);
-    }
     let attempt = ctx.count_failure(&key);
-    let pause = back_off(attempt);
-    tracing::warn!(
-        object = key,
-        %error,
-        attempt,
-        ?pause,
-        "reconcile failed"
-    );
+    let pause = back_off(error.class(), attempt);
+    match error.class() {
+        Class::Conflict => tracing::debug!(object = key, %error, "somebody else wrote first"),
+        Class::Transient => {
+            tracing::warn!(object = key, %error, attempt, ?pause, "reconcile failed");
+        }
+    }
     Action::requeue(pause)
 }
 

@@ -22,8 +22,8 @@ pub const PERMISSIONS: &[Permission] = &[
     Permission {
         group: GROUP,
         resource: "backuppolicies",
-        verbs: &["list", "watch", "patch"],
-        why: "the cache; the finalizer that lets Backups outlive their policy",
+        verbs: &["get", "list", "watch", "patch"],
+        why: "the cache; whether a policy lives, before data goes; the finalizer that lets Backups outlive their policy",
     },
     Permission {
         group: GROUP,
@@ -58,8 +58,8 @@ pub const PERMISSIONS: &[Permission] = &[
     Permission {
         group: GROUP,
         resource: "restores",
-        verbs: &["list", "watch"],
-        why: "the cache",
+        verbs: &["get", "list", "watch"],
+        why: "the cache; whether a Restore is as it was read, before a failure is told",
     },
     Permission {
         group: GROUP,

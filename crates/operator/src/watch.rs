@@ -5,7 +5,7 @@ use std::hash::Hash;
 
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use futures::{Stream, StreamExt, TryStreamExt};
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::batch::v1::{Job, JobSpec};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
@@ -77,7 +77,8 @@ pub fn start(client: &Client) -> (Caches, Queues, impl Future<Output = ()> + Sen
     let w = wakers.clone();
     let job_watch = follow(client, ours.clone(), job_writer, move |o| w.job(o));
     let w = wakers.clone();
-    let pod_watch = follow(client, ours, pod_writer, move |o| w.pod(o));
+    let c = caches.clone();
+    let pod_watch = follow(client, ours, pod_writer, move |o| w.pod(o, &c));
     let claim_watch = follow_claims(client, wakers, caches.clone());
     let running = async move {
         tokio::join!(
@@ -101,7 +102,7 @@ fn follow<K, W>(
 ) -> impl Future<Output = ()> + Send + use<K, W>
 where
     W: Fn(&K) + Send,
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K: Cached<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     K::DynamicType: Eq + Hash,
 {
     let events = watcher::watcher(Api::<K>::all(client.clone()), config)
@@ -143,8 +144,13 @@ fn follow_claims(
     async move {
         let mut events = std::pin::pin!(events);
         while let Some(event) = next(&mut events, "PersistentVolumeClaim").await {
-            if let Event::Apply(claim) | Event::Delete(claim) = event {
-                wakers.claim(&claim, &caches);
+            match event {
+                Event::Apply(claim) | Event::Delete(claim) => {
+                    wakers.claim(claim.namespace().as_deref(), &caches);
+                }
+                // What happened before a fresh list went unseen.
+                Event::InitDone => wakers.claim(None, &caches),
+                Event::Init | Event::InitApply(_) => {}
             }
         }
     }
@@ -163,21 +169,45 @@ async fn next<T>(
     }
 }
 
-/// Drops what nothing here reads: it is the larger part of an object.
-fn strip<K: Resource>(object: &mut K) {
+/// What a cache holds of a kind: what nothing here reads is dropped, which bounds what a tenant's
+/// own objects can fill it with.
+trait Cached: Resource {
+    /// Drops what nothing here reads beside the metadata.
+    fn slim(&mut self) {}
+}
+
+impl Cached for BackupPolicy {}
+impl Cached for Backup {}
+impl Cached for Restore {}
+
+impl Cached for Job {
+    fn slim(&mut self) {
+        self.spec = self.spec.take().map(|spec| JobSpec {
+            ttl_seconds_after_finished: spec.ttl_seconds_after_finished,
+            active_deadline_seconds: spec.active_deadline_seconds,
+            ..Default::default()
+        });
+    }
+}
+
+impl Cached for Pod {
+    fn slim(&mut self) {
+        self.spec = None;
+    }
+}
+
+fn strip<K: Cached>(object: &mut K) {
     object.meta_mut().managed_fields = None;
     object
         .annotations_mut()
         .remove("kubectl.kubernetes.io/last-applied-configuration");
+    object.slim();
 }
 
 impl Wakers {
     fn policy(&self, policy: &BackupPolicy, caches: &Caches) {
         send(&self.policies, ObjectRef::from_obj(policy));
-        let name = policy.name_any();
-        self.waiting_backups(policy.namespace(), caches, |backup| {
-            backup.spec.policy_ref.as_ref() == Some(&name)
-        });
+        self.backups_of(policy, caches);
     }
 
     fn backup(&self, backup: &Backup) {
@@ -211,7 +241,7 @@ impl Wakers {
         }
     }
 
-    fn pod(&self, pod: &Pod) {
+    fn pod(&self, pod: &Pod, caches: &Caches) {
         let namespace = pod.namespace().unwrap_or_default();
         let (Some(kind), Some(name)) = (
             pod.labels().get(RUN_KIND_LABEL),
@@ -223,31 +253,38 @@ impl Wakers {
             send(&self.backups, ObjectRef::new(name).within(&namespace));
         } else if kind == RunKind::Restore.as_str() {
             send(&self.restores, ObjectRef::new(name).within(&namespace));
+        } else if let Some(job) = caches.jobs.get(&ObjectRef::new(name).within(&namespace)) {
+            self.job(&job);
         }
     }
 
-    fn claim(&self, claim: &PartialObjectMeta<PersistentVolumeClaim>, caches: &Caches) {
-        let namespace = claim.namespace();
-        self.waiting_backups(namespace.clone(), caches, |_| true);
-        let waiting = caches.restores.state_filter(|restore| {
-            restore.namespace() == namespace
-                && is_waiting(restore.status.as_ref().and_then(|status| status.phase))
+    /// Wakes what may wait for a claim of `namespace`, or of any where none is given.
+    fn claim(&self, namespace: Option<&str>, caches: &Caches) {
+        let here = |own: Option<String>| namespace.is_none_or(|n| own.as_deref() == Some(n));
+        let backups = caches.backups.state_filter(|backup| {
+            let leaving = backup.metadata.deletion_timestamp.is_some();
+            let phase = backup.status.as_ref().and_then(|status| status.phase);
+            here(backup.namespace()) && (leaving || is_waiting(phase))
         });
-        for restore in waiting {
+        for backup in backups {
+            send(&self.backups, ObjectRef::from_obj(backup.as_ref()));
+        }
+        let restores = caches.restores.state_filter(|restore| {
+            let phase = restore.status.as_ref().and_then(|status| status.phase);
+            here(restore.namespace()) && is_waiting(phase)
+        });
+        for restore in restores {
             send(&self.restores, ObjectRef::from_obj(restore.as_ref()));
         }
     }
 
-    fn waiting_backups(
-        &self,
-        namespace: Option<String>,
-        caches: &Caches,
-        concerned: impl Fn(&Backup) -> bool,
-    ) {
+    /// Wakes the Backups that wait for `policy`.
+    fn backups_of(&self, policy: &BackupPolicy, caches: &Caches) {
+        let name = policy.name_any();
         let waiting = caches.backups.state_filter(|backup| {
-            backup.namespace() == namespace
+            backup.namespace() == policy.namespace()
+                && backup.spec.policy_ref.as_ref() == Some(&name)
                 && is_waiting(backup.status.as_ref().and_then(|status| status.phase))
-                && concerned(backup)
         });
         for backup in waiting {
             send(&self.backups, ObjectRef::from_obj(backup.as_ref()));

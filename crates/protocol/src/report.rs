@@ -49,7 +49,7 @@ pub struct BackupReport {
     pub others: u64,
     /// Files that changed while they were read, and still did after the retries.
     pub torn: PathSample,
-    /// Sockets, which an archive cannot hold.
+    /// What is not in the archive: sockets, and the content of other file systems mounted inside.
     pub skipped: PathSample,
     /// Milliseconds from the first read to the published manifest.
     pub duration_ms: u64,

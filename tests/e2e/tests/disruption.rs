@@ -9,9 +9,9 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::ResourceExt;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::json;
-use tidelock_api::{Backup, Phase, Restore};
+use tidelock_api::{Backup, BackupPolicy, Phase, Restore};
 use tidelock_e2e::cluster::OPERATOR_NAMESPACE;
 use tidelock_e2e::pods::{kill_processes, operator_pods};
 use tidelock_e2e::{Story, tell, tree};
@@ -80,7 +80,8 @@ async fn scale(story: &Story, replicas: i32) -> Result<()> {
     let ready = |deployment: Option<&Deployment>| {
         let status = deployment.and_then(|deployment| deployment.status.as_ref());
         status.is_some_and(|status| {
-            status.ready_replicas == Some(replicas) && status.replicas == Some(replicas)
+            status.ready_replicas.unwrap_or(0) == replicas
+                && status.replicas.unwrap_or(0) == replicas
         })
     };
     let waited = kube::runtime::wait::await_condition(api, "tidelock", ready);
@@ -165,6 +166,74 @@ async fn three_operators_at_once_make_one_job_for_each_run() -> Result<()> {
                 .iter()
                 .any(|pod| !pod.name_any().is_empty())
         );
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_policy_deleted_in_the_foreground_while_no_operator_runs_takes_no_data_along()
+-> Result<()> {
+    let _turn = OPERATOR.lock().await;
+    tell("cascade", |story| async move {
+        let data = story.volume("data").await?;
+        let storage = story.volume("backup-storage").await?;
+        tree::write(&data, "file", b"content", 0o644)?;
+        story
+            .policy(
+                "nightly",
+                "0 0 1 1 *",
+                json!({"retention": {"keepLast": 50}}),
+            )
+            .await?;
+        let names: Vec<String> = (0..20).map(|number| format!("run-{number}")).collect();
+        for name in &names {
+            story.backup(name, json!({"policyRef": "nightly"})).await?;
+        }
+        for name in &names {
+            let backup = story.wait_backup(name).await?;
+            ensure!(
+                backup
+                    .status
+                    .is_some_and(|status| status.phase == Some(Phase::Completed))
+            );
+        }
+        scale(&story, 0).await?;
+        let policies = story.api::<BackupPolicy>();
+        policies
+            .delete("nightly", &DeleteParams::foreground())
+            .await?;
+        for name in &names {
+            story
+                .wait_for(
+                    name,
+                    "to be marked by the garbage collector",
+                    |backup: &Backup| Some(backup.metadata.deletion_timestamp.is_some()),
+                )
+                .await?;
+        }
+        scale(&story, 1).await?;
+        for name in &names {
+            story.wait_gone::<Backup>(name).await?;
+        }
+        story.wait_gone::<BackupPolicy>("nightly").await?;
+        let left = tree::archives(&storage)?;
+        ensure!(left.len() == names.len(), "only {left:?} are left");
+        let retained = story.api::<k8s_openapi::api::events::v1::Event>();
+        let retained = retained
+            .list(&ListParams::default().fields("reason=DataRetained"))
+            .await?;
+        ensure!(
+            retained.items.len() == names.len(),
+            "{} told",
+            retained.items.len()
+        );
+        let jobs = story.api::<Job>().list(&ListParams::default()).await?;
+        let deletes = jobs
+            .items
+            .iter()
+            .filter(|job| job.name_any().starts_with("tidelock-delete"));
+        ensure!(deletes.count() == 0, "a delete Job was made");
         Ok(())
     })
     .await

@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use tidelock_protocol::{
-    BackupReport, BackupTask, DeleteItem, DeleteReport, DeleteTask, ExpectedArchive, Failure,
-    FailureReason, Location, Outcome, PROTOCOL_VERSION, Report, Request, RestoreReport,
+    BackupReport, BackupTask, DeleteItem, DeleteReport, DeleteTask, ExitCode, ExpectedArchive,
+    Failure, FailureReason, Location, Outcome, PROTOCOL_VERSION, Report, Request, RestoreReport,
     RestoreTask, RunId, StorageTarget, Task,
 };
 
@@ -182,9 +182,11 @@ impl Place {
         let report = Report::from_termination_message(&text, uid)
             .unwrap_or_else(|e| panic!("{e}: {text:?} {}", log_of(output)));
         let expected = match &report.outcome {
-            Outcome::Failed(failure) => failure.reason.exit_code().code(),
-            _ => 0,
+            Outcome::Failed(failure) => failure.reason.exit_code(),
+            Outcome::Deleted(report) if report.failed_total > 0 => ExitCode::Permanent,
+            _ => ExitCode::Success,
         };
+        let expected = expected.code();
         assert_eq!(output.status.code(), Some(expected.into()), "{report:?}");
         report.outcome
     }

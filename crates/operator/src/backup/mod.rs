@@ -43,8 +43,8 @@ fn policy(backup: &Backup, ctx: &Context) -> Option<Arc<BackupPolicy>> {
         .get(&ObjectRef::new(name).within(&namespace))
 }
 
-/// Whether the Backup has its finalizer, its labels and the owner it should have. A run that has
-/// ended is not claimed any more: a policy made later under the same name does not inherit it.
+/// Whether the Backup has its finalizer and the owner it should have. A run that has ended is not
+/// claimed any more.
 fn is_claimed(backup: &Backup, ctx: &Context) -> bool {
     let phase = backup.status.as_ref().and_then(|status| status.phase);
     if convert::is_terminal(phase) {
@@ -54,12 +54,21 @@ fn is_claimed(backup: &Backup, ctx: &Context) -> bool {
     has_finalizer && wanted_owner(backup, ctx).is_none()
 }
 
-/// The policy that should own this Backup and does not yet.
+/// The policy that should own this Backup and does not yet. One that has begun, or that saves
+/// another claim, is not taken over: a policy re-made under the same name does not inherit it.
 fn wanted_owner(backup: &Backup, ctx: &Context) -> Option<Arc<BackupPolicy>> {
-    if owners::controller(&backup.metadata).is_some() {
+    let has_begun = backup
+        .status
+        .as_ref()
+        .is_some_and(|status| status.job_name.is_some());
+    if has_begun || owners::controller(&backup.metadata).is_some() {
         return None;
     }
-    policy(backup, ctx).filter(|policy| policy.metadata.deletion_timestamp.is_none())
+    policy(backup, ctx).filter(|policy| {
+        let target = backup.spec.target.as_ref();
+        policy.metadata.deletion_timestamp.is_none()
+            && target.is_none_or(|target| *target == policy.spec.target)
+    })
 }
 
 /// Adds finalizer, labels and owner in one write that fails if the object changed meanwhile.

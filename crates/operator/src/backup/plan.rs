@@ -66,18 +66,20 @@ pub fn resolve(
         )));
     }
     let location = location(&namespace, &pvc, &name)?;
-    let mover = spec
-        .mover
-        .clone()
-        .or_else(|| policy.and_then(|policy| policy.spec.mover.clone()))
-        .unwrap_or_default();
     Ok(Ok(BackupPlan {
         pvc,
         storage_pvc,
         location,
         job_name: names::backup_job_name(&name),
-        mover,
+        mover: mover(backup, policy),
     }))
+}
+
+/// How the mover pods of a Backup run: as it says itself, or as its policy says.
+pub fn mover(backup: &Backup, policy: Option<&BackupPolicy>) -> MoverSpec {
+    let own = backup.spec.mover.as_ref();
+    let of_policy = || policy.and_then(|policy| policy.spec.mover.as_ref());
+    own.or_else(of_policy).cloned().unwrap_or_default()
 }
 
 /// Where the archive of a Backup stands.

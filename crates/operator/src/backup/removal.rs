@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
@@ -17,6 +19,7 @@ use tidelock_core::names;
 use tidelock_core::removal::{
     self as core_removal, DeleteJob, Owner, RemovalDecision, RemovalFacts,
 };
+use tidelock_core::run::{POD_GRACE, PodFact};
 use tidelock_protocol::{DeleteItem, DeleteTask, Outcome, RunId, STORAGE_PATH, Task};
 
 use crate::backup::plan;
@@ -26,15 +29,22 @@ use crate::error::{Error, is_status};
 use crate::job::{self, JobPlan, Mount, RunKind};
 use crate::owners;
 use crate::run::effects::{self, Created};
-use crate::run::observe::{condition, find_job, has_condition, is_finished, is_live, pods_of};
+use crate::run::observe::{
+    condition, find_job, has_condition, is_finished, is_live, pod_fact, pods_of,
+};
 use crate::run::{report, tell as tell_run};
 use crate::telemetry::reasons;
 use crate::volume;
 
 /// Annotation on a delete Job: how many tries were made before it.
 const ATTEMPT_ANNOTATION: &str = "tidelock.dev/attempt";
-/// A finished delete Job goes after ten minutes; its result, if lost, is had again by a repeat.
-const DELETE_TTL_SECONDS: i32 = 600;
+/// How long a finished delete Job stays. Longer than the longest pause between tries, which is
+/// counted from its end.
+const DELETE_TTL_SECONDS: i32 = 2 * 3600;
+/// Pause before a delete Job that the API server did not take is asked for again.
+const AFTER_REFUSAL: Duration = Duration::from_secs(60);
+/// Why data stays that nobody aimed at.
+const POLICY_DELETED: &str = "its BackupPolicy was deleted";
 /// Most Backups in one batch; keeps the request well below the size of an environment variable.
 const MAX_BATCH: usize = 100;
 
@@ -48,11 +58,13 @@ pub async fn reconcile(backup: &Backup, ctx: &Context, now: Timestamp) -> Result
         RemovalDecision::Release(left_behind) => release(backup, ctx, left_behind, now).await?,
         RemovalDecision::StopRun => stop_run(backup, ctx).await?,
         RemovalDecision::Gather(wake_at) => return Ok(effects::requeue_at(wake_at, now)),
-        RemovalDecision::Await => {}
+        RemovalDecision::Await(wake_at) => {
+            await_job(backup, ctx, now).await?;
+            return Ok(effects::requeue_at(wake_at, now));
+        }
         RemovalDecision::Remove(attempt) => return remove_batch(backup, ctx, attempt, now).await,
         RemovalDecision::Retry { message, wake_at } => {
-            let note = format!("The data could not be removed yet: {message}");
-            tell(backup, ctx, reasons::CLEANUP_FAILED, true, note, now).await?;
+            not_yet(backup, ctx, &message, now).await?;
             return Ok(effects::requeue_at(wake_at, now));
         }
     }
@@ -205,28 +217,97 @@ async fn stop_run(backup: &Backup, ctx: &Context) -> Result<(), Error> {
     }
 }
 
+/// Says what the delete Job's pod is stuck on, if it is.
+async fn await_job(backup: &Backup, ctx: &Context, now: Timestamp) -> Result<(), Error> {
+    let Some(job) = delete_job(backup, ctx) else {
+        return Ok(());
+    };
+    let namespace = convert::namespace(backup)?;
+    let pods = pods_of(ctx, &namespace, &job.name_any());
+    let trouble = match pod_fact(&job, &pods) {
+        PodFact::Waiting { trouble, .. } => trouble,
+        PodFact::None { since } => since
+            .filter(|since| now.duration_since(*since) >= POD_GRACE)
+            .map(|_| format!("Job {} has no pod", job.name_any())),
+        PodFact::Started => None,
+    };
+    match trouble {
+        Some(words) => not_yet(backup, ctx, &words, now).await,
+        None => Ok(()),
+    }
+}
+
 /// Makes one Job for all Backups on the same storage whose data is due to go.
+///
+/// # Guarantees
+/// Who stands behind each deletion is asked of the API server itself, not of a cache.
 async fn remove_batch(
     backup: &Backup,
     ctx: &Context,
     attempt: u32,
     now: Timestamp,
 ) -> Result<Action, Error> {
-    let batch = batch(backup, ctx, attempt, now);
-    let job = delete_manifest(&batch, backup, attempt, &ctx.mover_image)?;
+    let batch = still_meant(batch(backup, ctx, attempt, now), ctx).await?;
+    if !batch.iter().any(|other| other.uid() == backup.uid()) {
+        release(backup, ctx, Some(POLICY_DELETED.to_owned()), now).await?;
+        return Ok(Action::await_change());
+    }
+    let job = delete_manifest(&batch, backup, attempt, ctx)?;
     match effects::ensure_job(ctx, &job).await? {
-        Created::Exists => Ok(Action::await_change()),
+        Created::Exists => {}
         Created::NamespaceLeaving => {
             let why = "its namespace is being deleted".to_owned();
             release(backup, ctx, Some(why), now).await?;
-            Ok(Action::await_change())
         }
-        Created::Refused(words) => {
-            let note = format!("The API server refuses the Job that removes the data: {words}");
-            tell(backup, ctx, reasons::CLEANUP_FAILED, true, note, now).await?;
-            Ok(Action::requeue(std::time::Duration::from_secs(300)))
+        Created::Refused(words) | Created::Blocked(words) => {
+            let words = format!("the API server does not take the Job: {words}");
+            not_yet(backup, ctx, &words, now).await?;
+            return Ok(Action::requeue(AFTER_REFUSAL));
         }
     }
+    Ok(Action::await_change())
+}
+
+/// Those of `batch` that do not fall with a policy that is gone or going.
+async fn still_meant(batch: Vec<Arc<Backup>>, ctx: &Context) -> Result<Vec<Arc<Backup>>, Error> {
+    let mut judged: BTreeMap<String, bool> = BTreeMap::new();
+    let mut meant = Vec::new();
+    for backup in batch {
+        let Some(owner) = owners::controller(&backup.metadata) else {
+            meant.push(backup);
+            continue;
+        };
+        let alive = match judged.get(&owner.uid) {
+            Some(alive) => *alive,
+            None => {
+                let alive = policy_lives(&backup, owner, ctx).await?;
+                judged.insert(owner.uid.clone(), alive);
+                alive
+            }
+        };
+        if alive {
+            meant.push(backup);
+        }
+    }
+    Ok(meant)
+}
+
+async fn policy_lives(
+    backup: &Backup,
+    owner: &OwnerReference,
+    ctx: &Context,
+) -> Result<bool, Error> {
+    let namespace = convert::namespace(backup)?;
+    let api: Api<BackupPolicy> = Api::namespaced(ctx.client.clone(), &namespace);
+    let name = &owner.name;
+    let policy = api
+        .get_metadata_opt(name)
+        .await
+        .map_err(Error::api(format!("read BackupPolicy {namespace}/{name}")))?;
+    Ok(policy.is_some_and(|policy| {
+        policy.metadata.uid.as_ref() == Some(&owner.uid)
+            && policy.metadata.deletion_timestamp.is_none()
+    }))
 }
 
 /// The Backups that go along with `backup`: a first try takes all that wait on the same storage,
@@ -249,19 +330,16 @@ fn batch(backup: &Backup, ctx: &Context, attempt: u32, now: Timestamp) -> Vec<Ar
             )
     });
     others.sort_by_key(|other| (leaving_since(other), other.name_any()));
-    others.truncate(MAX_BATCH);
-    if others.iter().any(|other| other.uid() == backup.uid()) {
-        others
-    } else {
-        alone()
-    }
+    let own = |chunk: &&[Arc<Backup>]| chunk.iter().any(|other| other.uid() == backup.uid());
+    let chunk = others.chunks(MAX_BATCH).find(own);
+    chunk.map_or_else(alone, <[Arc<Backup>]>::to_vec)
 }
 
 fn delete_manifest(
     batch: &[Arc<Backup>],
     lead: &Backup,
     attempt: u32,
-    image: &str,
+    ctx: &Context,
 ) -> Result<Job, Error> {
     let namespace = convert::namespace(lead)?;
     let uids: Vec<String> = batch.iter().filter_map(|backup| backup.uid()).collect();
@@ -283,7 +361,8 @@ fn delete_manifest(
     };
     let request = job::request(id, Task::Delete(DeleteTask { items: items? }))?;
     let storage = storage_pvc(lead).unwrap_or_default();
-    let mover = lead.spec.mover.clone().unwrap_or_default();
+    let policy = super::policy(lead, ctx);
+    let mover = plan::mover(lead, policy.as_deref());
     Ok(job::build(JobPlan {
         name: &name,
         namespace: &namespace,
@@ -294,7 +373,7 @@ fn delete_manifest(
             .iter()
             .filter_map(|backup| backup.owner_ref(&()))
             .collect(),
-        image,
+        image: &ctx.mover_image,
         request,
         mounts: &[Mount {
             claim: storage,
@@ -350,6 +429,12 @@ async fn release(
             error,
         )),
     }
+}
+
+/// Tells why the data is still there.
+async fn not_yet(backup: &Backup, ctx: &Context, why: &str, now: Timestamp) -> Result<(), Error> {
+    let note = format!("The data could not be removed yet: {why}");
+    tell(backup, ctx, reasons::CLEANUP_FAILED, true, note, now).await
 }
 
 /// Tells `note` once.

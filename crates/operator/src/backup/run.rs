@@ -169,8 +169,8 @@ fn remarks(done: &BackupReport) -> Vec<Remark> {
             warning: false,
             reason: reasons::FILES_SKIPPED,
             note: format!(
-                "{} left out, as tar leaves them out: {}",
-                text::count(done.skipped.total, "socket"),
+                "{} left out, as tar --one-file-system leaves them out (sockets, nested mounts): {}",
+                text::count(done.skipped.total, "path"),
                 done.skipped.first.join(", ")
             ),
         });

@@ -5,6 +5,7 @@ mod observe;
 mod report;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
@@ -23,7 +24,9 @@ use crate::owners;
 use crate::run::effects::requeue_by;
 use crate::telemetry::reasons;
 
-use observe::Observed;
+/// Pause before a Backup that the API server did not take is asked for again; no event tells when
+/// a quota has room.
+const AFTER_REFUSAL: Duration = Duration::from_secs(60);
 
 /// Brings one BackupPolicy a step further.
 pub async fn reconcile(policy: Arc<BackupPolicy>, ctx: Arc<Context>) -> Result<Action, Error> {
@@ -45,34 +48,39 @@ pub async fn reconcile(policy: Arc<BackupPolicy>, ctx: Arc<Context>) -> Result<A
         }
     };
     let decision = core_policy::decide(&observed.facts(&policy, &schedule), now);
-    apply(&policy, &ctx, &observed, &decision, now).await?;
+    if let Some(refusal) = run_due(&policy, &ctx, &decision, now).await? {
+        report::refused(&policy, &ctx, &observed, &refusal, now).await?;
+        return Ok(Action::requeue(AFTER_REFUSAL));
+    }
     report::decided(&policy, &ctx, &observed, &decision, now).await?;
+    if !decision.remove.is_empty() {
+        trim(&policy, &ctx, now).await?;
+    }
     Ok(requeue_by(decision.wake_at, now))
 }
 
-/// Makes the due Backup and deletes what retention lets go.
+/// Makes the Backup of the due slot, or tells of one that was given up; why the API server does
+/// not take it, otherwise.
 ///
 /// # Crash window
 /// The Backup's name is fixed by policy and slot, and `lastScheduleTime` is written after it is
 /// made: a crash between the two makes the same Backup again, which is none.
-async fn apply(
+async fn run_due(
     policy: &BackupPolicy,
     ctx: &Context,
-    observed: &Observed,
     decision: &PolicyDecision,
     now: Timestamp,
-) -> Result<(), Error> {
-    if let Some(slot) = decision.run {
-        let backup = build::backup(policy, slot)?;
-        ensure_backup(policy, ctx, &backup, slot, now).await?;
-    }
+) -> Result<Option<String>, Error> {
     if let Some(slot) = decision.missed {
         report::missed(policy, ctx, slot, now).await?;
     }
-    if !decision.remove.is_empty() {
-        trim(policy, ctx, observed, now).await?;
+    match decision.run {
+        Some(slot) => {
+            let backup = build::backup(policy, slot)?;
+            ensure_backup(policy, ctx, &backup, slot, now).await
+        }
+        None => Ok(None),
     }
-    Ok(())
 }
 
 async fn ensure_backup(
@@ -81,12 +89,15 @@ async fn ensure_backup(
     backup: &Backup,
     slot: Timestamp,
     now: Timestamp,
-) -> Result<(), Error> {
+) -> Result<Option<String>, Error> {
     let namespace = convert::namespace(policy)?;
     let name = backup.name_any();
     let api: Api<Backup> = Api::namespaced(ctx.client.clone(), &namespace);
     match api.create(&PostParams::default(), backup).await {
-        Ok(_) => report::created(policy, ctx, &name, slot, now).await,
+        Ok(_) => {
+            report::created(policy, ctx, &name, slot, now).await?;
+            Ok(None)
+        }
         Err(error) if is_status(&error, 409) => {
             let existing = api
                 .get_opt(&name)
@@ -97,9 +108,12 @@ async fn ensure_backup(
             if foreign {
                 report::name_taken(policy, ctx, &name, slot, now).await?;
             }
-            Ok(())
+            Ok(None)
         }
-        Err(error) if is_namespace_leaving(&error) => Ok(()),
+        Err(error) if is_namespace_leaving(&error) => Ok(None),
+        Err(kube::Error::Api(status)) if matches!(status.code, 400 | 403 | 422) => {
+            Ok(Some(status.message))
+        }
         Err(error) => Err(Error::api(format!("create Backup {namespace}/{name}"))(
             error,
         )),
@@ -112,20 +126,14 @@ async fn ensure_backup(
 /// The cache only tells that there may be something to do. What goes is decided over a list read
 /// from the API server now, and each delete names the UID and resourceVersion that was judged: a
 /// Backup that changed meanwhile stays.
-async fn trim(
-    policy: &BackupPolicy,
-    ctx: &Context,
-    observed: &Observed,
-    now: Timestamp,
-) -> Result<(), Error> {
+async fn trim(policy: &BackupPolicy, ctx: &Context, now: Timestamp) -> Result<(), Error> {
     let Some(retention) = &policy.spec.retention else {
         return Ok(());
     };
     let namespace = convert::namespace(policy)?;
     let api: Api<Backup> = Api::namespaced(ctx.client.clone(), &namespace);
-    let params = ListParams::default().labels(&observed.selector);
     let list = api
-        .list(&params)
+        .list(&ListParams::default())
         .await
         .map_err(Error::api(format!("list the Backups of {namespace}")))?;
     let uid = convert::uid(policy)?;
@@ -217,12 +225,15 @@ async fn release(policy: &BackupPolicy, ctx: &Context, now: Timestamp) -> Result
     let uid = convert::uid(policy)?;
     let api: Api<Backup> = Api::namespaced(ctx.client.clone(), &namespace);
     let all = api
-        .list(&ListParams::default().labels(&observe::selector(policy)))
+        .list(&ListParams::default())
         .await
         .map_err(Error::api(format!("list the Backups of {namespace}")))?;
     let mut released = 0;
     for backup in &all.items {
-        if owners::is_controlled_by(&backup.metadata, &uid) {
+        // One that is being deleted keeps its owner: that it falls with its policy, and its data
+        // must not, shows by nothing else.
+        let leaving = backup.metadata.deletion_timestamp.is_some();
+        if !leaving && owners::is_controlled_by(&backup.metadata, &uid) {
             disown(&api, backup, &uid).await?;
             released += 1;
         }

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use kube::ResourceExt;
-use tidelock_api::{Backup, BackupPolicy, ConcurrencyPolicy, POLICY_LABEL};
-use tidelock_core::names;
+use tidelock_api::{Backup, BackupPolicy, ConcurrencyPolicy};
 use tidelock_core::policy::{Concurrency, PolicyFacts};
 use tidelock_core::retention::RetentionFact;
 use tidelock_core::schedule::{Schedule, ScheduleError};
@@ -21,8 +20,6 @@ use crate::telemetry::reasons;
 pub struct Observed {
     /// Its Backups, in no order.
     pub backups: Vec<Arc<Backup>>,
-    /// Label selector that finds them.
-    pub selector: String,
     retention: Vec<RetentionFact>,
 }
 
@@ -38,16 +35,7 @@ pub fn observe(policy: &BackupPolicy, ctx: &Context) -> Result<Observed, Error> 
         .iter()
         .map(|backup| retention_fact(backup))
         .collect();
-    Ok(Observed {
-        backups,
-        selector: selector(policy),
-        retention,
-    })
-}
-
-/// Label selector that finds a policy's Backups, and maybe others of a namesake.
-pub fn selector(policy: &BackupPolicy) -> String {
-    format!("{POLICY_LABEL}={}", names::label_value(&policy.name_any()))
+    Ok(Observed { backups, retention })
 }
 
 /// What retention needs to know of a Backup. One that never started counts from its creation.

@@ -104,6 +104,28 @@ pub async fn invalid(
     write(policy, ctx, status, &verdict, now).await
 }
 
+/// Says that the API server does not take the Backup of a due slot; the slot stays due.
+pub async fn refused(
+    policy: &BackupPolicy,
+    ctx: &Context,
+    observed: &Observed,
+    words: &str,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let note = format!("The API server does not take the Backup that is due: {words}");
+    tell(
+        policy,
+        ctx,
+        reasons::BACKUP_REFUSED,
+        true,
+        note.clone(),
+        now,
+    )
+    .await?;
+    let verdict = Verdict::no(reasons::BACKUP_REFUSED, note);
+    write(policy, ctx, summary(policy, observed), &verdict, now).await
+}
+
 /// Writes what was decided.
 pub async fn decided(
     policy: &BackupPolicy,

@@ -21,6 +21,8 @@ pub enum Created {
     Exists,
     /// The API server will never take it as it is: why.
     Refused(String),
+    /// The API server does not take it now, such as for a quota or a webhook: why.
+    Blocked(String),
     /// Its namespace is being deleted.
     NamespaceLeaving,
 }
@@ -39,6 +41,9 @@ pub async fn ensure_job(ctx: &Context, job: &Job) -> Result<Created, Error> {
         Err(error) if is_status(&error, 409) => Ok(Created::Exists),
         Err(error) if is_namespace_leaving(&error) => Ok(Created::NamespaceLeaving),
         Err(kube::Error::Api(status)) if status.code == 422 => Ok(Created::Refused(status.message)),
+        Err(kube::Error::Api(status)) if matches!(status.code, 400 | 403) => {
+            Ok(Created::Blocked(status.message))
+        }
         Err(error) => Err(Error::api(format!("create Job {namespace}/{name}"))(error)),
     }
 }

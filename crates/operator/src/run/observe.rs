@@ -10,8 +10,10 @@ use tidelock_api::RUN_UID_LABEL;
 use tidelock_core::run::{JobFact, PodFact};
 
 use crate::context::Context;
+use crate::convert;
 use crate::error::Error;
 use crate::owners;
+use crate::run::kind::Run;
 
 /// The Job of that name: from the cache, or from the API server where the cache has none (it holds
 /// only Jobs with our label, and may lag).
@@ -32,13 +34,20 @@ pub async fn find_job(
     Ok(live.map(Arc::new))
 }
 
-/// What a Job means for the run with this UID.
-pub fn job_fact(job: Option<&Job>, run_uid: &str, pods: &[Arc<Pod>]) -> JobFact {
+/// What a Job means for `run`.
+pub fn job_fact<R: Run>(job: Option<&Job>, run: &R, pods: &[Arc<Pod>]) -> JobFact {
     let Some(job) = job else {
         return JobFact::Absent;
     };
-    if !owners::is_controlled_by(&job.metadata, run_uid) {
-        return JobFact::Foreign(owners::describe_controller(&job.metadata));
+    let run_uid = run.uid().unwrap_or_default();
+    if !owners::is_controlled_by(&job.metadata, &run_uid) {
+        let namesake = owners::controller(&job.metadata)
+            .is_some_and(|owner| owner.kind == R::WORDS.kind && owner.name == run.name_any());
+        return if namesake {
+            JobFact::Leaving
+        } else {
+            JobFact::Foreign(owners::describe_controller(&job.metadata))
+        };
     }
     if has_condition(job, "Complete") {
         JobFact::Succeeded
@@ -90,23 +99,55 @@ pub fn is_live(pod: &Pod) -> bool {
     !matches!(phase, Some("Succeeded" | "Failed"))
 }
 
-/// What the pods of an unfinished Job tell, in the words of scheduler and kubelet.
-fn pod_fact(job: &Job, pods: &[Arc<Pod>]) -> PodFact {
-    let has_failed = job
-        .status
-        .as_ref()
-        .and_then(|status| status.failed)
-        .unwrap_or(0)
-        > 0;
-    let phase = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.clone());
-    let waits = |pod: &Arc<Pod>| phase(pod).is_none_or(|phase| phase == "Pending");
-    if has_failed || !pods.iter().all(waits) {
-        return PodFact::Started;
-    }
+/// What the newest pod of an unfinished Job tells.
+pub fn pod_fact(job: &Job, pods: &[Arc<Pod>]) -> PodFact {
     let newest = pods
         .iter()
-        .max_by_key(|pod| crate::convert::created(&pod.metadata));
-    newest.map_or(PodFact::None, |pod| PodFact::Waiting(pod_trouble(pod)))
+        .max_by_key(|pod| convert::created(&pod.metadata));
+    let Some(pod) = newest else {
+        let since = job.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        return PodFact::None { since };
+    };
+    if let Some(leaving) = pod
+        .metadata
+        .deletion_timestamp
+        .as_ref()
+        .filter(|_| is_live(pod))
+    {
+        return PodFact::Waiting {
+            pod: pod.name_any(),
+            trouble: Some(format!(
+                "Pod {} is being deleted, and its replacement starts when its node confirms that it is gone.",
+                pod.name_any()
+            )),
+            since: leaving.0,
+        };
+    }
+    match pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref())
+    {
+        Some("Running") => PodFact::Started,
+        Some("Succeeded" | "Failed") => PodFact::None {
+            since: ended(pod).or(Some(convert::created(&pod.metadata))),
+        },
+        _ => PodFact::Waiting {
+            pod: pod.name_any(),
+            trouble: pod_trouble(pod),
+            since: convert::created(&pod.metadata),
+        },
+    }
+}
+
+/// When the last container of a pod ended.
+fn ended(pod: &Pod) -> Option<jiff::Timestamp> {
+    let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
+    let ends = statuses.iter().filter_map(|status| {
+        let terminated = status.state.as_ref()?.terminated.as_ref()?;
+        Some(terminated.finished_at.as_ref()?.0)
+    });
+    ends.max()
 }
 
 fn pod_trouble(pod: &Pod) -> Option<String> {

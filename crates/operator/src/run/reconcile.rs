@@ -1,12 +1,13 @@
 //! One step of a run: observe, decide, apply.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
-use tidelock_core::run::{self as core_run, Readiness, RunDecision, RunFacts};
+use tidelock_core::run::{self as core_run, Blocker, Readiness, RunDecision, RunFacts};
 
 use crate::context::Context;
 use crate::convert;
@@ -18,6 +19,10 @@ use crate::run::observe::{find_job, job_fact, pods_of};
 use crate::run::report::{self, RunFailure};
 use crate::run::status;
 use crate::telemetry::reasons;
+
+/// Pause before a Job that the API server did not take is asked for again; no event tells when a
+/// quota has room.
+const AFTER_REFUSAL: Duration = Duration::from_secs(20);
 
 /// What is known of a run that is not being deleted.
 struct Observed<P> {
@@ -50,8 +55,12 @@ pub async fn step<R: Run>(run: &R, ctx: &Context, now: Timestamp) -> Result<Acti
             return Ok(effects::requeue_at(wake_at, now));
         }
         RunDecision::Start => return start(run, ctx, &observed, now).await,
-        RunDecision::Follow { trouble, wake_at } => {
-            status::running(run, ctx, trouble, now).await?;
+        RunDecision::Follow {
+            at_work,
+            trouble,
+            wake_at,
+        } => {
+            status::running(run, ctx, at_work, trouble, now).await?;
             return Ok(effects::requeue_by(wake_at, now));
         }
         RunDecision::Finish => finish(run, ctx, &observed, now).await?,
@@ -98,8 +107,9 @@ async fn observe<R: Run>(run: &R, ctx: &Context) -> Result<Observed<R::Plan>, Er
             started: progress.start_time,
             start_deadline: convert::seconds(run.start_deadline_seconds()),
             readiness,
+            refused: status::last_refusal(run),
             job_name,
-            job: job_fact(job.as_deref(), &uid, &pods),
+            job: job_fact(job.as_deref(), run, &pods),
         },
         plan,
         job,
@@ -131,7 +141,7 @@ async fn start<R: Run>(
         Created::Exists => {
             status::job_created(&recorded, ctx, &observed.facts.job_name, now).await?;
             // Whose Job it is, is seen by the observation that this status write brings about.
-            status::running(&recorded, ctx, None, now).await?;
+            status::running(&recorded, ctx, false, None, now).await?;
             Ok(effects::requeue_at(now, now))
         }
         Created::Refused(words) => {
@@ -139,6 +149,15 @@ async fn start<R: Run>(
             let failure = RunFailure::new(reasons::JOB_REFUSED, message);
             status::failed(&recorded, ctx, &failure, now).await?;
             Ok(Action::await_change())
+        }
+        Created::Blocked(words) => {
+            let message = format!("The API server does not take the mover's Job: {words}");
+            let blocker = Blocker {
+                reason: reasons::JOB_REFUSED,
+                message,
+            };
+            status::waiting(&recorded, ctx, &blocker, now).await?;
+            Ok(Action::requeue(AFTER_REFUSAL))
         }
         Created::NamespaceLeaving => Ok(Action::await_change()),
     }

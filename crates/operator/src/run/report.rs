@@ -113,6 +113,9 @@ pub async fn of_success(
 
 /// The outcome that the newest pod of a Job that ended badly reports, or else what Kubernetes says.
 pub async fn of_failure(ctx: &Context, job: &Job, run_uid: &str) -> Result<RunFailure, Error> {
+    if let Some(failure) = timed_out(job) {
+        return Ok(failure);
+    }
     let pods = pods(ctx, job).await?;
     let reported = pods.iter().find_map(|pod| {
         let message = terminated(pod)?.message.as_deref()?;
@@ -137,6 +140,25 @@ pub async fn newest(ctx: &Context, job: &Job, run_uid: &str) -> Result<Option<Ou
     }))
 }
 
+/// The failure of a Job that was stopped for its time-out, whatever its pod said at the end.
+fn timed_out(job: &Job) -> Option<RunFailure> {
+    let condition = observe::condition(job, "Failed")?;
+    if condition.reason.as_deref() != Some("DeadlineExceeded") {
+        return None;
+    }
+    let seconds = job
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.active_deadline_seconds);
+    Some(RunFailure::new(
+        reasons::TIMED_OUT,
+        format!(
+            "Stopped after mover.timeoutSeconds={}, counted from when its Job began, waiting for its pod included. No backup was published; the target of a restore may be half filled. Raise the time-out, or find what slows the run.",
+            seconds.unwrap_or_default()
+        ),
+    ))
+}
+
 /// What Kubernetes knows of a failure that no mover reported.
 fn unreported(job: &Job, pods: &[Pod]) -> RunFailure {
     let condition = observe::condition(job, "Failed");
@@ -144,12 +166,6 @@ fn unreported(job: &Job, pods: &[Pod]) -> RunFailure {
     let job_message = condition
         .and_then(|c| c.message.clone())
         .unwrap_or_default();
-    if job_reason == "DeadlineExceeded" {
-        return RunFailure::new(
-            reasons::TIMED_OUT,
-            "The run took longer than mover.timeoutSeconds and was stopped; nothing of it is kept. Raise the time-out, or find what slows it.",
-        );
-    }
     let end = pods.iter().find_map(terminated);
     if end.is_some_and(|end| end.reason.as_deref() == Some("OOMKilled")) {
         return RunFailure::new(

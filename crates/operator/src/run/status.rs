@@ -88,12 +88,15 @@ pub async fn planned<R: Run>(
     let mut changed = run.clone();
     let note = changed.record(plan);
     tell(run, ctx, (R::WORDS.started, false, ""), note.clone(), now).await?;
-    set(
-        &mut changed,
-        Phase::Pending,
-        &Verdict::no(reasons::PENDING, note),
-        now,
-    );
+    // A repeat keeps what was said since, such as why the Job was refused.
+    if run.progress().start_time.is_none() {
+        set(
+            &mut changed,
+            Phase::Pending,
+            &Verdict::no(reasons::PENDING, note),
+            now,
+        );
+    }
     let job_name = run.job_name();
     let fields = changed.fields();
     fields.start_time.get_or_insert_with(|| whole_seconds(now));
@@ -112,18 +115,32 @@ pub async fn job_created<R: Run>(
     tell(run, ctx, (reasons::JOB_CREATED, false, ""), note, now).await
 }
 
+/// The API server's words where it did not take the Job the last time.
+pub fn last_refusal<R: Run>(run: &R) -> Option<String> {
+    let conditions = run.progress().conditions;
+    let refused = conditions
+        .iter()
+        .find(|condition| condition.reason == reasons::JOB_REFUSED);
+    refused.map(|condition| condition.message.clone())
+}
+
 /// Says that the Job is under way, or what its pod is stuck on.
 pub async fn running<R: Run>(
     run: &R,
     ctx: &Context,
+    at_work: bool,
     trouble: Option<String>,
     now: Timestamp,
 ) -> Result<(), Error> {
     let verdict = match trouble {
         Some(words) => Verdict::no(reasons::POD_PENDING, words),
-        None => {
+        None if at_work => {
             let message = format!("Job {} is {}", run.job_name(), R::WORDS.doing);
             Verdict::no(reasons::RUNNING, message)
+        }
+        None => {
+            let message = format!("Job {} waits for its pod to start", run.job_name());
+            Verdict::no(reasons::STARTING, message)
         }
     };
     let mut changed = run.clone();
@@ -176,6 +193,26 @@ pub async fn completed<R: Run>(
     Ok(())
 }
 
+/// Makes sure that `run` is what the API server has, before a failure is told that could not be
+/// taken back.
+///
+/// # Errors
+/// A conflict where it has changed since it was read; the next reconcile sees it as it is.
+async fn ensure_current<R: Run>(run: &R, ctx: &Context) -> Result<(), Error> {
+    let namespace = convert::namespace(run)?;
+    let api: Api<R> = Api::namespaced(ctx.client.clone(), &namespace);
+    let what = convert::describe(run);
+    let live = api
+        .get_metadata(&run.name_any())
+        .await
+        .map_err(Error::api(format!("read {what}")))?;
+    if live.metadata.resource_version == run.meta().resource_version {
+        Ok(())
+    } else {
+        Err(Error::Stale { object: what })
+    }
+}
+
 /// Ends badly.
 pub async fn failed<R: Run>(
     run: &R,
@@ -183,6 +220,7 @@ pub async fn failed<R: Run>(
     failure: &RunFailure,
     now: Timestamp,
 ) -> Result<(), Error> {
+    ensure_current(run, ctx).await?;
     let note = format!("{}: {}", failure.reason, failure.message);
     tell(run, ctx, (R::WORDS.failed, true, ""), note, now).await?;
     let verdict = Verdict::no(&failure.reason, failure.message.clone());

@@ -4,6 +4,8 @@
 pub const PENDING: &str = "Pending";
 /// A run's Job is under way.
 pub const RUNNING: &str = "Running";
+/// A run's Job waits for its pod.
+pub const STARTING: &str = "Starting";
 /// A run's pod does not start.
 pub const POD_PENDING: &str = "PodPending";
 /// A run ended well.
@@ -13,6 +15,8 @@ pub const COMPLETED: &str = "Completed";
 pub const SCHEDULED: &str = "Scheduled";
 /// A policy starts no new backups.
 pub const SUSPENDED: &str = "Suspended";
+/// The API server does not take a due slot's Backup.
+pub const BACKUP_REFUSED: &str = "BackupRefused";
 /// A due slot waits for an earlier backup.
 pub const WAITING_FOR_ACTIVE: &str = "WaitingForActive";
 /// A schedule or time zone that cannot be followed.

@@ -218,3 +218,23 @@ async fn a_hundred_thousand_files_fit_through_a_mover_of_64_mebibytes() -> Resul
     })
     .await
 }
+
+#[tokio::test]
+async fn a_backup_that_is_deleted_and_made_again_at_once_runs_again() -> Result<()> {
+    tell("again", |story| async move {
+        let data = story.volume("data").await?;
+        story.volume("backup-storage").await?;
+        tree::write(&data, "file", b"content", 0o644)?;
+        for _ in 0..3 {
+            story.backup("now", json!({})).await?;
+            completed(&story.wait_backup("now").await?)?;
+            story
+                .api::<Backup>()
+                .delete("now", &DeleteParams::default())
+                .await?;
+            story.wait_gone::<Backup>("now").await?;
+        }
+        Ok(())
+    })
+    .await
+}

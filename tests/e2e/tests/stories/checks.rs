@@ -1,6 +1,7 @@
 //! What is checked before a backup starts, and what a person reads about it.
 
 use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::ResourceQuota;
 use serde_json::json;
 use tidelock_api::{Backup, BackupPolicy, Phase};
 use tidelock_e2e::{Story, tell, tree};
@@ -219,6 +220,71 @@ async fn a_bad_schedule_or_zone_is_said_once_and_heals_when_mended() -> Result<(
             })
             .await?;
         Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_job_that_a_quota_forbids_is_told_and_made_once_there_is_room() -> Result<()> {
+    tell("quota", |story| async move {
+        let data = story.volume("data").await?;
+        story.volume("backup-storage").await?;
+        tree::write(&data, "file", b"content", 0o644)?;
+        story.kubectl(&["create", "quota", "no-jobs", "--hard=count/jobs.batch=0"])?;
+        story
+            .wait_for("no-jobs", "to be counted", |quota: &ResourceQuota| {
+                Some(
+                    quota
+                        .status
+                        .as_ref()?
+                        .hard
+                        .as_ref()?
+                        .contains_key("count/jobs.batch"),
+                )
+            })
+            .await?;
+        story.backup("now", json!({})).await?;
+        let held = pending_with(&story, "JobRefused").await?;
+        let status = held.status.context("no status")?;
+        ensure!(
+            status.conditions[0].message.contains("exceeded quota"),
+            "{status:#?}"
+        );
+        story
+            .backup("hopeless", json!({"startDeadlineSeconds": 2}))
+            .await?;
+        let failed = story.wait_backup("hopeless").await?;
+        says(
+            backup_failure(&failed)?,
+            "StartDeadlineExceeded",
+            &["exceeded quota", "after 2s"],
+        )?;
+        story.kubectl(&["delete", "quota", "no-jobs"])?;
+        completed(&story.wait_backup("now").await?)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_namespace_that_forbids_the_mover_says_so() -> Result<()> {
+    tell("restricted", |story| async move {
+        story.volume("data").await?;
+        story.volume("backup-storage").await?;
+        let label = "pod-security.kubernetes.io/enforce=restricted";
+        story.kubectl(&["label", "namespace", &story.namespace, label, "--overwrite"])?;
+        story
+            .backup("now", json!({"startDeadlineSeconds": 5}))
+            .await?;
+        let failed = story.wait_backup("now").await?;
+        says(
+            backup_failure(&failed)?,
+            "StartDeadlineExceeded",
+            &[
+                "has no pod",
+                "kubectl describe job now-backup",
+                "Pod Security",
+            ],
+        )
     })
     .await
 }

@@ -86,3 +86,44 @@ async fn a_namespace_with_backups_can_be_deleted() -> Result<()> {
     })
     .await
 }
+
+#[tokio::test]
+async fn data_that_cannot_be_removed_holds_the_object_and_is_told() -> Result<()> {
+    tell("undeletable", |story| async move {
+        let data = story.volume("data").await?;
+        let storage = story.volume("backup-storage").await?;
+        tree::write(&data, "file", b"content", 0o644)?;
+        story.backup("now", json!({})).await?;
+        let backup = story.wait_backup("now").await?;
+        completed(&backup)?;
+        let manifest = storage.join(&tree::stored(&storage, ".manifest.json")?[0]);
+        let whole = std::fs::read(&manifest)?;
+        std::fs::write(&manifest, b"{")?;
+        story
+            .api::<Backup>()
+            .delete("now", &DeleteParams::default())
+            .await?;
+        let events = story.api::<k8s_openapi::api::events::v1::Event>();
+        let told = kube::runtime::watcher(
+            events,
+            kube::runtime::watcher::Config::default().fields("reason=CleanupFailed"),
+        );
+        let told = futures::StreamExt::filter_map(
+            kube::runtime::WatchStreamExt::applied_objects(told),
+            |event| std::future::ready(event.ok()),
+        );
+        let mut told = std::pin::pin!(told);
+        let next = futures::StreamExt::next(&mut told);
+        let event = tokio::time::timeout(tidelock_e2e::wait::DEADLINE, next).await?;
+        let note = event.and_then(|event| event.note).unwrap_or_default();
+        ensure!(note.contains("damaged"), "{note}");
+        story.api::<Backup>().get("now").await?;
+        ensure!(tree::archives(&storage)?.len() == 1);
+
+        std::fs::write(&manifest, whole)?;
+        story.wait_gone::<Backup>("now").await?;
+        ensure!(tree::stored(&storage, "")?.is_empty());
+        Ok(())
+    })
+    .await
+}
