@@ -47,8 +47,8 @@ pub fn schedule(stage: &mut Stage<'_>, events: &mut Follower) -> Result<String> 
         "kubectl wait --for=condition=Ready backuppolicy/{POLICY} --timeout=60s"
     ))?;
     stage.tell(
-        "The first backup is due at the next full minute. Until then, a closer look at the backup that is there: its status and its\n\
-         Events (where the bytes went, how many, their digest, what happened when) …",
+        "Its first backup is due at the next full minute. Until then, a closer look at the one made\n\
+         by hand: where the bytes went, how many, their digest, and what happened when …",
     );
     stage.show(&format!(
         "kubectl describe backup {BY_HAND} | sed -n '/^Spec:/,$p'"
@@ -140,8 +140,8 @@ fn check_retention(stage: &Stage<'_>, oldest: &str) -> Result<String> {
         "retention removed the backup made by hand"
     );
     let completed = stage.ask(&format!(
-        "kubectl get backups --selector=tidelock.dev/policy={POLICY} --output=go-template='{{{{range .items}}}}\
-         {{{{if eq .status.phase \"Completed\"}}}}{{{{.metadata.name}}}}{{{{\"\\n\"}}}}{{{{end}}}}{{{{end}}}}'"
+        "kubectl get backups --selector=tidelock.dev/policy={POLICY} --output=jsonpath=\
+         '{{range .items[?(@.status.phase==\"Completed\")]}}{{.metadata.name}}{{\"\\n\"}}{{end}}'"
     ))?;
     let completed: BTreeSet<&str> = completed.lines().collect();
     ensure!(
