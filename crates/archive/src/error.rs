@@ -52,7 +52,7 @@ pub(crate) fn shown(path: &[u8]) -> String {
 pub enum RestoreError {
     /// What is stored is not what was written.
     #[error("the backup is damaged: {0}")]
-    Corrupt(#[from] Corrupt),
+    Corrupt(Corrupt),
     /// Storage could not be read.
     #[error("the backup cannot be read")]
     Read(#[source] io::Error),
@@ -70,6 +70,12 @@ pub enum RestoreError {
     /// It was told to stop.
     #[error("stopped")]
     Stopped,
+}
+
+impl From<Corrupt> for RestoreError {
+    fn from(corrupt: Corrupt) -> Self {
+        Self::Corrupt(corrupt)
+    }
 }
 
 impl RestoreError {

@@ -41,10 +41,10 @@ pub fn delete_job_name(uids: &[&str], attempt: u32) -> String {
 }
 
 /// Name of the Event that tells `story` about the object `uid`; the same story has one name, so
-/// telling it twice makes one Event.
-pub fn event_name(object: &str, uid: &str, story: &str) -> String {
+/// telling it twice makes one Event. Names of one object sort by `rank` (0 to 15).
+pub fn event_name(object: &str, rank: u8, uid: &str, story: &str) -> String {
     let hash = short_hash(&format!("{uid}/{story}"));
-    bounded(object, &format!(".{hash}"), MAX_OBJECT_NAME)
+    bounded(object, &format!(".{:x}{hash}", rank & 0xf), MAX_OBJECT_NAME)
 }
 
 /// `name` as a label value.

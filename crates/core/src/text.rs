@@ -32,6 +32,21 @@ pub fn bytes(count: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
+/// `words` with a capital first letter and a full stop.
+pub fn sentence(words: &str) -> String {
+    let mut letters = words.chars();
+    let mut sentence: String = letters
+        .next()
+        .into_iter()
+        .flat_map(char::to_uppercase)
+        .collect();
+    sentence.push_str(letters.as_str());
+    if !sentence.ends_with(['.', '!', '?', '…']) {
+        sentence.push('.');
+    }
+    sentence
+}
+
 /// `1 file`, `2 files`.
 pub fn count(number: u64, noun: &str) -> String {
     let ending = if number == 1 { "" } else { "s" };
@@ -56,6 +71,13 @@ mod tests {
             assert_eq!(duration(SignedDuration::from_secs(seconds)), text);
         }
         assert_eq!(duration(SignedDuration::from_secs(-5)), "0s");
+    }
+
+    #[test]
+    fn words_become_a_sentence() {
+        assert_eq!(sentence("told to stop"), "Told to stop.");
+        assert_eq!(sentence("Done."), "Done.");
+        assert_eq!(sentence(""), ".");
     }
 
     #[test]

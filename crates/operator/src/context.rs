@@ -66,6 +66,12 @@ impl Context {
         before
     }
 
+    /// How many reconciles of `object` failed in a row.
+    pub fn failures(&self, object: &str) -> u32 {
+        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.get(object).copied().unwrap_or(0)
+    }
+
     /// Forgets the failures of `object`.
     pub fn clear_failures(&self, object: &str) {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);

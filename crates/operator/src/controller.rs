@@ -10,12 +10,17 @@ use kube::runtime::controller::{Action, Config, applier};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource, ResourceExt};
 use std::fmt::Debug;
+use tidelock_core::text;
 
 use crate::context::Context;
 use crate::error::{Class, Error, back_off};
+use crate::telemetry::events::Story;
 use crate::telemetry::http::Readiness;
+use crate::telemetry::reasons;
 use crate::{backup, policy, restore, watch};
 
+/// How often a reconcile may fail in a row before that is told on its object.
+const TELL_AFTER: u32 = 3;
 /// How many objects of a kind are reconciled at once.
 const CONCURRENCY: u16 = 8;
 
@@ -88,9 +93,10 @@ async fn drive<K, F>(
     let step = move |object: Arc<K>, ctx: Arc<Context>| {
         let key = key(object.as_ref());
         Box::pin(async move {
-            let done = reconcile(object, ctx.clone()).await;
-            if done.is_ok() {
-                ctx.clear_failures(&key);
+            let done = reconcile(object.clone(), ctx.clone()).await;
+            match &done {
+                Ok(_) => ctx.clear_failures(&key),
+                Err(error) => tell_repeated(object.as_ref(), error, &ctx, &key).await,
             }
             done
         })
@@ -106,6 +112,29 @@ async fn drive<K, F>(
     // Errors are dealt with by `on_error`; what is left is an object that went meanwhile.
     .for_each(|_| std::future::ready(()))
     .await;
+}
+
+/// Tells on the object itself what keeps failing, so that it does not stand in a log alone.
+async fn tell_repeated<K: Resource<DynamicType = ()>>(
+    object: &K,
+    error: &Error,
+    ctx: &Context,
+    key: &str,
+) {
+    if error.class() == Class::Conflict || ctx.failures(key) < TELL_AFTER {
+        return;
+    }
+    let note = text::sentence(&error.to_string());
+    let story = Story {
+        warning: true,
+        reason: reasons::RECONCILE_FAILED,
+        action: "Reconcile",
+        note: note.clone(),
+        key: &note,
+    };
+    if let Err(error) = ctx.events.tell(object, story, ctx.now()).await {
+        tracing::warn!(object = key, %error, "a repeated failure could not be told");
+    }
 }
 
 /// When to try again.

@@ -23,7 +23,7 @@ struct Options {
     #[arg(long, env = "TIDELOCK_HTTP_ADDRESS", default_value = "0.0.0.0:8080")]
     http_address: SocketAddr,
     /// What to log, such as `info` or `tidelock_operator=debug`.
-    #[arg(long, env = "TIDELOCK_LOG", default_value = "info")]
+    #[arg(long, env = "TIDELOCK_LOG", default_value = "info,kube_runtime=warn")]
     log: String,
 }
 

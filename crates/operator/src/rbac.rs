@@ -92,7 +92,7 @@ pub const PERMISSIONS: &[Permission] = &[
         why: "checks before a run; waking what waits for a claim; targetTemplate",
     },
     Permission {
-        group: "events.k8s.io",
+        group: "",
         resource: "events",
         verbs: &["create"],
         why: "Events",

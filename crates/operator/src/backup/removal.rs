@@ -23,6 +23,7 @@ use tidelock_core::run::{POD_GRACE, PodFact};
 use tidelock_protocol::{DeleteItem, DeleteTask, Outcome, RunId, STORAGE_PATH, Task};
 
 use crate::backup::plan;
+use crate::conditions::{Verdict, ready_reason, set_ready};
 use crate::context::Context;
 use crate::convert;
 use crate::error::{Error, is_status};
@@ -32,7 +33,7 @@ use crate::run::effects::{self, Created};
 use crate::run::observe::{
     condition, find_job, has_condition, is_finished, is_live, pod_fact, pods_of,
 };
-use crate::run::{report, tell as tell_run};
+use crate::run::{report, tell as tell_run, write_status};
 use crate::telemetry::reasons;
 use crate::volume;
 
@@ -56,6 +57,7 @@ pub async fn reconcile(backup: &Backup, ctx: &Context, now: Timestamp) -> Result
     let facts = observe(backup, ctx).await?;
     match core_removal::decide(&facts, now) {
         RemovalDecision::Release(left_behind) => release(backup, ctx, left_behind, now).await?,
+        _ if !says_deleting(backup) => say_deleting(backup, ctx, now).await?,
         RemovalDecision::StopRun => stop_run(backup, ctx).await?,
         RemovalDecision::Gather(wake_at) => return Ok(effects::requeue_at(wake_at, now)),
         RemovalDecision::Await(wake_at) => {
@@ -69,6 +71,26 @@ pub async fn reconcile(backup: &Backup, ctx: &Context, now: Timestamp) -> Result
         }
     }
     Ok(Action::await_change())
+}
+
+fn says_deleting(backup: &Backup) -> bool {
+    let conditions = backup.status.as_ref().map(|status| &status.conditions[..]);
+    ready_reason(conditions.unwrap_or_default()) == reasons::DELETING
+}
+
+/// Shows in `kubectl get` that the object is on its way out. The status write wakes the next step.
+async fn say_deleting(backup: &Backup, ctx: &Context, now: Timestamp) -> Result<(), Error> {
+    let verdict = Verdict::no(reasons::DELETING, "Its data is being removed from storage");
+    let mut changed = backup.clone();
+    let status = changed.status.get_or_insert_default();
+    set_ready(
+        &mut status.conditions,
+        &verdict,
+        backup.metadata.generation,
+        now,
+    );
+    write_status(backup, changed, ctx).await?;
+    Ok(())
 }
 
 async fn observe(backup: &Backup, ctx: &Context) -> Result<RemovalFacts, Error> {
@@ -396,16 +418,23 @@ async fn release(
     left_behind: Option<String>,
     now: Timestamp,
 ) -> Result<(), Error> {
-    if let Some(why) = left_behind.filter(|_| run_job_name(backup).is_some()) {
+    if run_job_name(backup).is_some() {
         let location = backup
             .status
             .as_ref()
             .and_then(|s| s.backup_location.clone());
-        let note = format!(
-            "Left the data at {} in place: {why}",
-            location.unwrap_or_default()
-        );
-        tell(backup, ctx, reasons::DATA_RETAINED, false, note, now).await?;
+        let location = location.unwrap_or_default();
+        let (reason, note) = match left_behind {
+            Some(why) => (
+                reasons::DATA_RETAINED,
+                format!("Left the data at {location} in place: {why}"),
+            ),
+            None => (
+                reasons::DATA_DELETED,
+                format!("Removed the data at {location}"),
+            ),
+        };
+        tell(backup, ctx, reason, false, note, now).await?;
     }
     let namespace = convert::namespace(backup)?;
     let name = backup.name_any();

@@ -119,6 +119,12 @@ impl Run for Restore {
         plan::job(self, plan, image)
     }
 
+    fn unsettle(&mut self) {
+        if let Some(status) = &mut self.status {
+            status.recovery_point = None;
+        }
+    }
+
     fn settle(&mut self, outcome: Outcome) -> Result<Settled, RunFailure> {
         let Outcome::Restored(done) = outcome else {
             return Err(RunFailure::new(
@@ -135,7 +141,7 @@ impl Run for Restore {
         status.restored = Some(restored.clone());
         status.restored_files = Some(to_i64(done.files));
         Ok(Settled {
-            summary: format!("{restored} in {files} restored, each compared with its digest,"),
+            summary: format!("{restored} in {files}, each compared with its digest"),
             remarks: Vec::new(),
         })
     }

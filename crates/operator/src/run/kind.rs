@@ -167,4 +167,7 @@ pub trait Run:
 
     /// Takes the mover's report into the status where it fits what was asked for.
     fn settle(&mut self, outcome: Outcome) -> Result<Settled, RunFailure>;
+
+    /// Takes out of the status what only a good end makes true.
+    fn unsettle(&mut self) {}
 }

@@ -8,4 +8,4 @@ pub mod reconcile;
 pub mod report;
 mod status;
 
-pub use status::tell;
+pub use status::{tell, write as write_status};

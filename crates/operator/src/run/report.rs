@@ -4,6 +4,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
+use tidelock_core::text;
 use tidelock_protocol::{Failure, Outcome, Report};
 
 use crate::context::Context;
@@ -37,10 +38,17 @@ impl RunFailure {
         }
     }
 
+    /// As the mover reports it, with what became of a restore's target.
     fn reported(failure: Failure) -> Self {
+        let target = match failure.target_touched {
+            Some(true) => " The target was written to, so it holds a part of the backup.",
+            Some(false) => " Nothing was written to the target.",
+            None => "",
+        };
+        let sentence = text::sentence(&failure.message);
         Self {
             reason: failure.reason.as_str().to_owned(),
-            message: failure.message,
+            message: format!("{sentence}{target}"),
             paths: failure.paths.first,
             paths_total: failure.paths.total,
         }

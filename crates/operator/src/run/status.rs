@@ -21,7 +21,7 @@ use crate::telemetry::reasons;
 
 /// Writes the status of `changed` where it differs from that of `run`, against the
 /// resourceVersion that was read.
-async fn write<R: Run>(run: &R, changed: R, ctx: &Context) -> Result<R, Error> {
+pub async fn write<R: Run>(run: &R, changed: R, ctx: &Context) -> Result<R, Error> {
     if *run == changed {
         return Ok(changed);
     }
@@ -175,10 +175,14 @@ pub async fn completed<R: Run>(
         )
         .await?;
     }
-    let note = format!("{} completed successfully in {took}", R::WORDS.kind);
+    let note = format!(
+        "{} completed successfully in {took}: {}",
+        R::WORDS.kind,
+        settled.summary
+    );
     tell(run, ctx, (R::WORDS.completed, false, ""), note, now).await?;
 
-    let message = format!("{} in {took}", settled.summary);
+    let message = format!("Completed in {took}: {}", settled.summary);
     set(
         &mut ended,
         Phase::Completed,
@@ -226,6 +230,7 @@ pub async fn failed<R: Run>(
     let verdict = Verdict::no(&failure.reason, failure.message.clone());
     let mut changed = run.clone();
     set(&mut changed, Phase::Failed, &verdict, now);
+    changed.unsettle();
     let at = whole_seconds(now);
     let fields = changed.fields();
     let started = fields.start_time.clone();

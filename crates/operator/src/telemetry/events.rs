@@ -1,17 +1,18 @@
 //! Kubernetes Events, each told once.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::ObjectReference;
-use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::api::core::v1::{Event, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::PostParams;
 use kube::{Api, Client, Resource, ResourceExt};
 use tidelock_core::names;
 
+use crate::convert::whole_seconds;
 use crate::error::{Error, is_namespace_leaving, is_status, words};
+use crate::telemetry::reasons;
 
 const CONTROLLER: &str = "tidelock.dev/operator";
-/// Longest note that the API server takes (source: events.k8s.io/v1 validation).
+/// Longest note that the API server takes (source: core/v1 Event validation).
 const MAX_NOTE_BYTES: usize = 1024;
 
 /// Publishes Events.
@@ -75,7 +76,7 @@ impl Events {
         K: Resource<DynamicType = ()>,
     {
         let uid = object.uid().unwrap_or_default();
-        let regarding = ObjectReference {
+        let involved_object = ObjectReference {
             api_version: Some(K::api_version(&()).into_owned()),
             kind: Some(K::kind(&()).into_owned()),
             name: object.meta().name.clone(),
@@ -84,18 +85,25 @@ impl Events {
             ..Default::default()
         };
         let telling = format!("{}/{}", story.reason, story.key);
+        let rank = reasons::rank(story.reason);
+        // kubectl sorts by lastTimestamp, in whole seconds, and leaves the rest in the order of
+        // names: hence the old fields beside eventTime, and the rank in the name.
+        let seconds = Some(whole_seconds(now));
         Event {
             metadata: ObjectMeta {
-                name: Some(names::event_name(&object.name_any(), &uid, &telling)),
+                name: Some(names::event_name(&object.name_any(), rank, &uid, &telling)),
                 namespace: Some(namespace.to_owned()),
                 ..Default::default()
             },
+            involved_object,
             action: Some(story.action.to_owned()),
+            count: Some(1),
             event_time: Some(MicroTime(now)),
-            note: Some(cut(&story.note)),
+            first_timestamp: seconds.clone(),
+            last_timestamp: seconds,
+            message: Some(cut(&story.note)),
             reason: Some(story.reason.to_owned()),
-            regarding: Some(regarding),
-            reporting_controller: Some(CONTROLLER.to_owned()),
+            reporting_component: Some(CONTROLLER.to_owned()),
             reporting_instance: Some(self.instance.clone()),
             type_: Some(if story.warning { "Warning" } else { "Normal" }.to_owned()),
             ..Default::default()

@@ -63,6 +63,11 @@ pub const OUT_OF_MEMORY: &str = "OutOfMemory";
 /// A run took longer than its time-out.
 pub const TIMED_OUT: &str = "TimedOut";
 
+/// A Backup is being deleted, and its data is on its way out.
+pub const DELETING: &str = "Deleting";
+
+/// Event: a reconcile fails again and again.
+pub const RECONCILE_FAILED: &str = "ReconcileFailed";
 /// Event: a Backup begins.
 pub const BACKUP_STARTED: &str = "BackupStarted";
 /// Event: a Job was made.
@@ -85,6 +90,8 @@ pub const MISSED_SCHEDULE: &str = "MissedSchedule";
 pub const CLEANUP_TRIGGERED: &str = "CleanupTriggered";
 /// Event: data of a deleted Backup could not be removed yet.
 pub const CLEANUP_FAILED: &str = "CleanupFailed";
+/// Event: data of a deleted Backup is gone from storage.
+pub const DATA_DELETED: &str = "DataDeleted";
 /// Event: data of a deleted Backup stays in storage.
 pub const DATA_RETAINED: &str = "DataRetained";
 /// Event: a deleted policy let its Backups go.
@@ -99,3 +106,16 @@ pub const TARGET_CREATED: &str = "TargetCreated";
 pub const RESTORE_COMPLETED: &str = "RestoreCompleted";
 /// Event: a Restore failed.
 pub const RESTORE_FAILED: &str = "RestoreFailed";
+
+/// Where an Event stands among those of the same second about the same object.
+pub fn rank(reason: &str) -> u8 {
+    match reason {
+        BACKUP_WAITING | RESTORE_WAITING => 0,
+        BACKUP_STARTED | RESTORE_STARTED => 1,
+        TARGET_CREATED => 2,
+        JOB_CREATED => 3,
+        FILES_CHANGED | FILES_SKIPPED => 4,
+        BACKUP_COMPLETED | BACKUP_FAILED | RESTORE_COMPLETED | RESTORE_FAILED => 5,
+        _ => 6,
+    }
+}
