@@ -1,6 +1,7 @@
 //! Puts the operator into the test cluster, as its generated manifests say.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -33,6 +34,13 @@ pub fn deploy(running: &Running, product: &Image) -> Result<()> {
         "--filename",
         &crds.to_string_lossy(),
     ]))?;
+
+    // What kubectl learned before does not know the new kinds, and it looks for a category such as
+    // `tidelock` there alone.
+    match fs::remove_dir_all(running.cluster.discovery_cache()) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
 
     let overlay = running.cluster.dir.join("deploy");
     fs::create_dir_all(&overlay)?;

@@ -100,6 +100,7 @@ pub fn run(place: &Place, options: &Options, filter: Option<&str>) -> Result<()>
             .args(["--", THREADS, "--show-output"])
             .args(filter)
             .env("KUBECONFIG", cluster.kubeconfig())
+            .env("KUBECACHEDIR", cluster.discovery_cache())
             .env("TIDELOCK_E2E_STATE", &cluster.dir)
             .env("TIDELOCK_E2E_BIN", folder)
             .env("PATH", path);

@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, Dir, Mode, OFlags, Timespec, Timestamps, fsync, futimens, openat, syncfs, unlinkat,
+    AtFlags, Dir, FlockOperation, Mode, OFlags, Timespec, Timestamps, flock, fstat, fsync,
+    futimens, openat, syncfs, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -25,6 +26,8 @@ const MARKER_PREFIX: &str = ".tidelock-restore-";
 pub struct Target {
     root: OwnedFd,
     marker: String,
+    /// The marker, locked for as long as this restore is at work.
+    lock: Option<OwnedFd>,
 }
 
 /// What a target holds before a restore.
@@ -40,6 +43,19 @@ pub enum Content {
     Foreign(String),
 }
 
+impl Content {
+    /// What is there, `name` included.
+    fn with(self, name: &[u8]) -> Self {
+        if name.starts_with(MARKER_PREFIX.as_bytes()) {
+            Self::ForeignLeftOver
+        } else if self == Self::Nothing {
+            Self::Foreign(shown(name))
+        } else {
+            self
+        }
+    }
+}
+
 impl Target {
     /// Opens the directory for the restore with the UID `uid`.
     pub fn open(path: &Path, uid: &str) -> Result<Self, RestoreError> {
@@ -49,35 +65,71 @@ impl Target {
         Ok(Self {
             root,
             marker: format!("{MARKER_PREFIX}{uid}"),
+            lock: None,
         })
     }
 
     /// Looks at what is there.
     pub fn content(&self) -> Result<Content, RestoreError> {
-        let fault = |e: Errno| RestoreError::target("list", b".", e);
         let mut content = Content::Nothing;
+        let own = self.each_name(|name| content = content.clone().with(name))?;
+        Ok(if own { Content::OwnLeftOver } else { content })
+    }
+
+    /// Looks at what is there beside the own marker.
+    pub fn content_beside_marker(&self) -> Result<Content, RestoreError> {
+        let mut content = Content::Nothing;
+        self.each_name(|name| content = content.clone().with(name))?;
+        Ok(content)
+    }
+
+    /// Calls `visit` with each name but the own marker and `lost+found`; true when the marker is
+    /// there.
+    fn each_name(&self, mut visit: impl FnMut(&[u8])) -> Result<bool, RestoreError> {
+        let fault = |e: Errno| RestoreError::target("list", b".", e);
+        let mut own = false;
         for entry in Dir::read_from(&self.root).map_err(fault)? {
             let entry = entry.map_err(fault)?;
             match entry.file_name().to_bytes() {
                 b"." | b".." | LOST_AND_FOUND => {}
-                name if name == self.marker.as_bytes() => return Ok(Content::OwnLeftOver),
-                name if name.starts_with(MARKER_PREFIX.as_bytes()) => {
-                    content = Content::ForeignLeftOver;
-                }
-                name if content == Content::Nothing => content = Content::Foreign(shown(name)),
-                _ => {}
+                name if name == self.marker.as_bytes() => own = true,
+                name => visit(name),
             }
         }
-        Ok(content)
+        Ok(own)
     }
 
-    /// Makes the marker, durably.
-    pub fn claim(&self) -> Result<(), RestoreError> {
+    /// Makes the marker, durably, and locks it: two pods of one restore never write at once.
+    ///
+    /// # Errors
+    /// `EAGAIN` while another pod of this restore is at work, or has just ended it.
+    ///
+    /// # Assumptions
+    /// A file system without locks (some NFS) takes the marker alone.
+    pub fn claim(&mut self) -> Result<(), RestoreError> {
         let fault = |e: Errno| RestoreError::target("create", self.marker.as_bytes(), e);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(&self.root, &self.marker, flags, Mode::RUSR).map_err(fault)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) | Err(Errno::NOLCK | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL) => {}
+            Err(busy) => return Err(RestoreError::target("lock", self.marker.as_bytes(), busy)),
+        }
+        if fstat(&file).map_err(fault)?.st_nlink == 0 {
+            let marker = self.marker.as_bytes();
+            return Err(RestoreError::target("lock", marker, Errno::AGAIN));
+        }
         fsync(&file).map_err(fault)?;
-        fsync(&self.root).map_err(fault)
+        fsync(&self.root).map_err(fault)?;
+        self.lock = Some(file);
+        Ok(())
+    }
+
+    /// Removes the marker of a restore that has written nothing.
+    pub fn give_back(&mut self) {
+        if self.lock.take().is_some() {
+            // One that stays says that a restore began here, which is true.
+            let _ = unlinkat(&self.root, &self.marker, AtFlags::empty());
+        }
     }
 
     /// Makes what was written durable, then removes the marker.

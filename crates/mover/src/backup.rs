@@ -42,6 +42,7 @@ pub(crate) fn backup(
         storage.sweep(&key, &run.uid).map_err(|e| of_storage(&e))?;
     }
     let mut objects = Objects::new(storage, run, &task.location);
+    objects.clear_left_overs()?;
     let mut told = Told::default();
     let packed = objects.pack(task, &mut told, stop)?;
     let (format_version, codec, features) = Manifest::format();
@@ -136,6 +137,30 @@ impl<'o> Objects<'o> {
         }
     }
 
+    /// Removes what runs that died before their manifest left in this place.
+    fn clear_left_overs(&self) -> Result<(), Failure> {
+        let location = self.location;
+        for key in [
+            location.archive_key(),
+            location.index_key(),
+            location.digest_key(),
+        ] {
+            if self.has_manifest()? {
+                return Err(self.published_elsewhere());
+            }
+            self.storage.delete(&key).map_err(|e| of_storage(&e))?;
+        }
+        Ok(())
+    }
+
+    fn has_manifest(&self) -> Result<bool, Failure> {
+        match self.storage.head(&self.location.manifest_key()) {
+            Ok(_) => Ok(true),
+            Err(error) if error.class == ErrorClass::NotFound => Ok(false),
+            Err(error) => Err(of_storage(&error)),
+        }
+    }
+
     /// Writes archive and index, then publishes archive, index and digest file.
     fn pack(
         &mut self,
@@ -200,9 +225,11 @@ impl<'o> Objects<'o> {
         key: String,
         upload: Box<dyn tidelock_storage::Upload + 'o>,
     ) -> Result<(), Failure> {
+        // Never in the place of another pod's: a pod that was away for long must not replace what
+        // its successor has published meanwhile.
         let info = upload
-            .commit(Publish::Replace)
-            .map_err(|e| of_storage_write(&e))?;
+            .commit(Publish::New)
+            .map_err(|e| self.conflict_or(&e))?;
         self.published.push((key, info));
         Ok(())
     }
@@ -223,12 +250,14 @@ impl<'o> Objects<'o> {
         upload
             .write_all(json.as_bytes())
             .map_err(|e| of_stored_io("write the manifest", &e))?;
-        upload
+        let own = upload
             .commit(Publish::New)
             .map_err(|e| self.conflict_or(&e))?;
         self.check_published().inspect_err(|_| {
             // Best effort: a manifest that stays is caught by its digests.
-            let _ = self.storage.delete(&key);
+            if self.storage.head(&key).is_ok_and(|found| found == own) {
+                let _ = self.storage.delete(&key);
+            }
         })
     }
 
@@ -266,8 +295,12 @@ impl<'o> Objects<'o> {
         Ok(())
     }
 
-    /// Removes what this run has published, unless another pod has replaced it.
+    /// Removes what this run has published, unless another pod has replaced it or made it part of
+    /// a backup.
     fn discard(&mut self) {
+        if !matches!(self.has_manifest(), Ok(false)) {
+            return;
+        }
         for (key, info) in self.published.drain(..).rev() {
             let own = self.storage.head(&key).is_ok_and(|found| found == info);
             if own && let Err(error) = self.storage.delete(&key) {
@@ -282,7 +315,7 @@ fn open_source(path: &str) -> Result<std::os::fd::OwnedFd, Failure> {
     rustix::fs::open(Path::new(path), flags, Mode::empty()).map_err(|error| {
         let mut failure = failure(
             FailureReason::SourceUnreadable,
-            format!("cannot open the source {path:?}: {error}"),
+            format!("cannot open the source volume: {error}"),
         );
         failure.paths.push(b".");
         failure

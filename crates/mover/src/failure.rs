@@ -92,9 +92,7 @@ pub(crate) fn of_pack(error: &PackError) -> Failure {
     match error {
         PackError::Unreadable(count) => failure(
             FailureReason::SourceUnreadable,
-            format!(
-                "{count} paths in the source cannot be read, so no archive was written; give the mover a user that may read them"
-            ),
+            format!("{count} paths in the source cannot be read, so no archive was written"),
         ),
         PackError::Output(error) => of_stored_io("write the archive", error),
         PackError::Stopped => stopped(),
@@ -107,6 +105,14 @@ pub(crate) fn of_restore(error: &RestoreError) -> Failure {
         RestoreError::Corrupt(_) => corrupt(&chain(error)),
         RestoreError::Read(error) => of_stored_io("read the archive", error),
         RestoreError::Stopped => stopped(),
+        RestoreError::Target { source, .. }
+            if Errno::from_io_error(source) == Some(Errno::AGAIN) =>
+        {
+            failure(
+                FailureReason::StorageUnavailable,
+                "another pod of this restore is at work on the target; it is tried again",
+            )
+        }
         RestoreError::Target { path, source, .. } => {
             let full = matches!(
                 Errno::from_io_error(source),
@@ -115,15 +121,23 @@ pub(crate) fn of_restore(error: &RestoreError) -> Failure {
             let (reason, advice) = if full {
                 (FailureReason::TargetFull, "use a larger volume")
             } else {
-                (
-                    FailureReason::TargetUnwritable,
-                    "give the mover the rights it lacks there",
-                )
+                (FailureReason::TargetUnwritable, advice_for(source))
             };
             let mut failure = failure(reason, format!("{}; {advice}", chain(error)));
             failure.paths.push(path.as_bytes());
             failure
         }
+    }
+}
+
+/// What to do about a target that refuses something.
+fn advice_for(error: &io::Error) -> &'static str {
+    match Errno::from_io_error(error) {
+        Some(Errno::OPNOTSUPP) => "its file system cannot hold this; take another kind of volume",
+        Some(Errno::ROFS) => "it is read-only; make it writable",
+        Some(Errno::IO) => "the volume has a fault; take another one",
+        Some(Errno::PERM | Errno::ACCESS) => "give the mover the rights it lacks there",
+        _ => "see what the volume lacks, or take another one",
     }
 }
 

@@ -26,32 +26,54 @@ pub(crate) fn restore(
     stop: &AtomicBool,
 ) -> Result<RestoreReport, Failure> {
     let clock = Instant::now();
-    let untouched = |mut failure: Failure| {
-        failure.target_touched = Some(false);
-        failure
-    };
-    let manifest = checked_manifest(storage, task).map_err(untouched)?;
-    let target = Target::open(Path::new(&task.target_path), &run.uid)
-        .map_err(|e| untouched(of_restore(&e)))?;
-    let resume = check_target(&target, task).map_err(untouched)?;
-    verify(storage, &manifest, stop).map_err(untouched)?;
-    target.claim().map_err(|e| untouched(of_restore(&e)))?;
-    let done = open_all(storage, &manifest)
-        .map_err(|e| (e, false))
-        .and_then(|[archive, members, entries]| {
-            unpack(&target, resume, archive, members, entries, stop)
-                .map_err(|e| (of_restore(&e), true))
-        })
-        .map_err(|(mut failure, touched)| {
-            failure.target_touched = Some(touched || resume);
-            failure
-        })?;
+    let mut target = Target::open(Path::new(&task.target_path), &run.uid)
+        .map_err(|e| touched(of_restore(&e), false))?;
+    let resume = check_target(
+        &target
+            .content()
+            .map_err(|e| touched(of_restore(&e), false))?,
+    )
+    .map_err(|failure| touched(failure, false))?;
+    let [archive, members, entries] = ready(storage, task, &mut target, resume, stop)
+        .map_err(|failure| touched(failure, resume))?;
+    let done = unpack(&target, resume, archive, members, entries, stop)
+        .map_err(|e| touched(of_restore(&e), true))?;
     Ok(RestoreReport {
         logical_bytes: done.logical_bytes,
         files: done.files,
         others: done.others,
         duration_ms: u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX),
     })
+}
+
+/// `failure`, saying whether anything of the backup is in the target.
+fn touched(mut failure: Failure, touched: bool) -> Failure {
+    failure.target_touched = Some(touched);
+    failure
+}
+
+/// All checks, then the claim of the target, then a last look at it: the checks read the whole
+/// archive, and something may have come into the target meanwhile.
+fn ready(
+    storage: &dyn Storage,
+    task: &RestoreTask,
+    target: &mut Target,
+    resume: bool,
+    stop: &AtomicBool,
+) -> Result<[Object; 3], Failure> {
+    let manifest = checked_manifest(storage, task)?;
+    verify(storage, &manifest, stop)?;
+    let objects = open_all(storage, &manifest)?;
+    target.claim().map_err(|e| of_restore(&e))?;
+    if !resume {
+        let content = target.content_beside_marker().map_err(|e| of_restore(&e));
+        let checked = content.and_then(|content| check_target(&content));
+        if let Err(failure) = checked {
+            target.give_back();
+            return Err(failure);
+        }
+    }
+    Ok(objects)
 }
 
 /// The manifest, checked against what the cluster says of the backup.
@@ -95,22 +117,19 @@ fn not_found(location: &Location) -> Failure {
 }
 
 /// Whether the restore goes on with its own left-over; anything else in the target is refused.
-fn check_target(target: &Target, task: &RestoreTask) -> Result<bool, Failure> {
-    let path = &task.target_path;
-    let (message, name) = match target.content().map_err(|e| of_restore(&e))? {
+fn check_target(content: &Content) -> Result<bool, Failure> {
+    let (message, name) = match content {
         Content::Nothing => return Ok(false),
         Content::OwnLeftOver => return Ok(true),
         Content::ForeignLeftOver => (
-            format!(
-                "{path:?} holds what another restore wrote and did not finish; empty the volume or take another one"
-            ),
-            ".".to_owned(),
+            "the target volume holds what another restore wrote and did not finish; empty it or take another one".to_owned(),
+            ".",
         ),
         Content::Foreign(name) => (
             format!(
-                "{path:?} holds {name:?} and perhaps more, and nothing was touched; restore into an empty volume"
+                "the target volume holds {name:?} and perhaps more; restore into an empty volume"
             ),
-            name,
+            name.as_str(),
         ),
     };
     let mut failure = failure(FailureReason::TargetNotEmpty, message);

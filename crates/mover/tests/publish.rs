@@ -353,15 +353,30 @@ fn a_backup_that_nobody_can_be_asked_about_is_not_deleted() {
     assert_eq!(place.stored_names().len(), 4);
 }
 
-/// Storage in which another pod of the same run sweeps what is unfinished before each commit.
-struct Swept(Directory);
+/// What another pod does before a commit, told the key.
+type Deed = Box<dyn Fn(&Directory, &str) + Send + Sync>;
 
-impl Storage for Swept {
+/// Storage in which another pod of the same run does something before each commit.
+struct Shared {
+    inner: Directory,
+    deed: Deed,
+}
+
+impl Shared {
+    fn new(place: &Place, deed: impl Fn(&Directory, &str) + Send + Sync + 'static) -> Self {
+        Self {
+            inner: Directory::open(&place.storage()).unwrap(),
+            deed: Box::new(deed),
+        }
+    }
+}
+
+impl Storage for Shared {
     fn put<'a>(&'a self, key: &str, run: &str) -> Result<Box<dyn Upload + 'a>, StorageError> {
-        Ok(Box::new(SweptUpload {
-            storage: &self.0,
+        Ok(Box::new(SharedUpload {
+            storage: self,
             key: key.to_owned(),
-            inner: self.0.put(key, run)?,
+            upload: self.inner.put(key, run)?,
         }))
     }
 
@@ -370,11 +385,11 @@ impl Storage for Swept {
         key: &str,
         range: Option<Range<u64>>,
     ) -> Result<Box<dyn Read + Send>, StorageError> {
-        self.0.get(key, range)
+        self.inner.get(key, range)
     }
 
     fn head(&self, key: &str) -> Result<ObjectInfo, StorageError> {
-        self.0.head(key)
+        self.inner.head(key)
     }
 
     fn list(
@@ -382,45 +397,47 @@ impl Storage for Swept {
         prefix: &str,
         visit: &mut dyn FnMut(&str, ObjectInfo) -> Result<(), StorageError>,
     ) -> Result<(), StorageError> {
-        self.0.list(prefix, visit)
+        self.inner.list(prefix, visit)
     }
 
     fn delete(&self, key: &str) -> Result<bool, StorageError> {
-        self.0.delete(key)
+        self.inner.delete(key)
     }
 
     fn sweep(&self, key: &str, run: &str) -> Result<u64, StorageError> {
-        self.0.sweep(key, run)
+        self.inner.sweep(key, run)
     }
 }
 
-struct SweptUpload<'a> {
-    storage: &'a Directory,
+struct SharedUpload<'a> {
+    storage: &'a Shared,
     key: String,
-    inner: Box<dyn Upload + 'a>,
+    upload: Box<dyn Upload + 'a>,
 }
 
-impl Write for SweptUpload<'_> {
+impl Write for SharedUpload<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.inner.write(bytes)
+        self.upload.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
+        self.upload.flush()
     }
 }
 
-impl Upload for SweptUpload<'_> {
+impl Upload for SharedUpload<'_> {
     fn commit(self: Box<Self>, publish: Publish) -> Result<ObjectInfo, StorageError> {
-        self.storage.sweep(&self.key, "u-1")?;
-        self.inner.commit(publish)
+        (self.storage.deed)(&self.storage.inner, &self.key);
+        self.upload.commit(publish)
     }
 }
 
 #[test]
 fn a_backup_that_another_pod_of_its_run_swept_away_is_tried_again() {
     let place = small_source();
-    let storage = Swept(Directory::open(&place.storage()).unwrap());
+    let storage = Shared::new(&place, |storage, key| {
+        storage.sweep(key, "u-1").unwrap();
+    });
     let request = place.request("u-1", place.backup_task());
     let failure = failure_of(run(&request, &storage, &AtomicBool::new(false)));
     assert_says(
@@ -429,4 +446,45 @@ fn a_backup_that_another_pod_of_its_run_swept_away_is_tried_again() {
         &["another pod"],
     );
     assert!(place.stored_names().is_empty());
+}
+
+#[test]
+fn a_pod_that_was_away_for_long_replaces_and_removes_nothing_of_its_successors() {
+    let successor = small_source();
+    successor.backup();
+    let finished: Vec<(String, Vec<u8>)> = [
+        ".tar.gz",
+        ".index.jsonl.gz",
+        ".tar.gz.sha256",
+        ".manifest.json",
+    ]
+    .iter()
+    .map(|ending| {
+        (
+            (*ending).to_owned(),
+            fs::read(successor.object(ending)).unwrap(),
+        )
+    })
+    .collect();
+    let place = small_source();
+    let folder = place.object(".tar.gz").parent().unwrap().to_path_buf();
+    let objects = finished.clone();
+    let storage = Shared::new(&place, move |_, key| {
+        // The successor ends while this pod is about to publish its archive.
+        if key.ends_with(".tar.gz") {
+            for (ending, bytes) in &objects {
+                fs::write(folder.join(format!("nightly{ending}")), bytes).unwrap();
+            }
+        }
+    });
+    let request = place.request("u-1", place.backup_task());
+    let failure = failure_of(run(&request, &storage, &AtomicBool::new(false)));
+    assert_says(
+        &failure,
+        FailureReason::StorageUnavailable,
+        &["another pod"],
+    );
+    for (ending, bytes) in finished {
+        assert_eq!(fs::read(place.object(&ending)).unwrap(), bytes, "{ending}");
+    }
 }

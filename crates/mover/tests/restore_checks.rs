@@ -224,7 +224,7 @@ fn a_target_that_holds_anything_is_refused_untouched() {
     fs::write(place.target().join("precious"), b"x").unwrap();
     let before = list(&place.target());
     let failure = place.restore_fails(&backup);
-    let words = ["precious", "nothing was touched", "empty volume"];
+    let words = ["precious", "target volume", "empty volume"];
     assert_says(&failure, FailureReason::TargetNotEmpty, &words);
     assert_eq!(failure.target_touched, Some(false));
     assert_eq!(list(&place.target()), before);
@@ -356,4 +356,25 @@ fn a_malformed_request_is_answered_with_a_report() {
             "{text}"
         );
     }
+}
+
+#[test]
+fn two_pods_of_one_restore_never_write_at_once() {
+    use rustix::fs::{FlockOperation, flock};
+
+    let (place, backup) = backed_up();
+    let marker = place.target().join(".tidelock-restore-r-1");
+    fs::write(&marker, b"").unwrap();
+    let other = fs::File::open(&marker).unwrap();
+    flock(&other, FlockOperation::NonBlockingLockExclusive).unwrap();
+    let failure = place.restore_fails(&backup);
+    assert_says(
+        &failure,
+        FailureReason::StorageUnavailable,
+        &["another pod"],
+    );
+    assert!(!place.target().join("dir").exists());
+    drop(other);
+    place.restore(&backup);
+    assert!(!marker.exists());
 }

@@ -140,13 +140,20 @@ impl Cluster {
         Ok(file)
     }
 
+    /// Where kubectl keeps what it learned of the API. Never a person's own: that may be of an
+    /// earlier cluster behind the same port.
+    pub fn discovery_cache(&self) -> PathBuf {
+        self.dir.join("kubectl-cache")
+    }
+
     /// A kubectl command for this cluster; the user's own kubeconfig is never read.
     fn kubectl(&self, programs: &Programs) -> Result<Command> {
         let mut command = Command::new(programs.path("kubectl")?);
         command
             .arg("--kubeconfig")
             .arg(self.kubeconfig())
-            .env("KUBECONFIG", self.kubeconfig());
+            .env("KUBECONFIG", self.kubeconfig())
+            .env("KUBECACHEDIR", self.discovery_cache());
         Ok(command)
     }
 

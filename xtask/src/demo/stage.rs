@@ -127,6 +127,7 @@ impl<'r> Stage<'r> {
             .arg(format!("{PRELUDE}{}{script}", self.functions))
             .current_dir(&self.folder)
             .env("KUBECONFIG", self.running.cluster.kubeconfig())
+            .env("KUBECACHEDIR", self.running.cluster.discovery_cache())
             .env("VOLUMES", &self.volumes)
             .env("PATH", &self.path)
             .env("LC_ALL", "C.UTF-8")

@@ -101,7 +101,7 @@ async fn a_volume_that_holds_anything_is_refused_with_nothing_touched() -> Resul
         says(
             restore_failure(&restore)?,
             "TargetNotEmpty",
-            &["precious", "nothing was touched"],
+            &["precious", "Nothing was written to the target"],
         )?;
         tree::compare(&before, &target)
     })
