@@ -1,7 +1,7 @@
 //! What every reconcile has at hand.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
@@ -10,6 +10,7 @@ use kube::Client;
 use kube::runtime::reflector::Store;
 use tidelock_api::{Backup, BackupPolicy, Restore};
 
+use crate::owners;
 use crate::telemetry::events::Events;
 
 /// What every reconcile has at hand.
@@ -25,6 +26,34 @@ pub struct Context {
     failures: Mutex<HashMap<String, u32>>,
 }
 
+/// Most pods that are remembered after they are gone; their reports are read within moments.
+const MOST_GONE_PODS: usize = 256;
+
+/// Mover pods that were deleted, as they were last seen: a report that was left is not lost with
+/// its pod while the operator watches.
+#[derive(Default)]
+pub struct GonePods(Mutex<VecDeque<Pod>>);
+
+impl GonePods {
+    /// Keeps `pod`; the oldest makes room.
+    pub fn remember(&self, pod: &Pod) {
+        let mut pods = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if pods.len() >= MOST_GONE_PODS {
+            pods.pop_front();
+        }
+        pods.push_back(pod.clone());
+    }
+
+    /// The remembered pods of the Job with this UID.
+    pub fn of_job(&self, job_uid: &str) -> Vec<Pod> {
+        let pods = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = pods
+            .iter()
+            .filter(|pod| owners::is_controlled_by(&pod.metadata, job_uid));
+        own.cloned().collect()
+    }
+}
+
 /// Caches of what the operator watches.
 #[derive(Clone)]
 pub struct Caches {
@@ -38,6 +67,8 @@ pub struct Caches {
     pub jobs: Store<Job>,
     /// The pods of our Jobs.
     pub pods: Store<Pod>,
+    /// Pods of our Jobs that are gone.
+    pub gone_pods: Arc<GonePods>,
 }
 
 impl Context {

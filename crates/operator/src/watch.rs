@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::hash::Hash;
+use std::sync::Arc;
 
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use futures::{Stream, StreamExt, TryStreamExt};
@@ -16,7 +17,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tidelock_api::{Backup, BackupPolicy, RUN_KIND_LABEL, Restore};
 
-use crate::context::Caches;
+use crate::context::{Caches, GonePods};
 use crate::convert;
 use crate::job::{MANAGED_BY, MANAGED_BY_LABEL, RUN_NAME_ANNOTATION, RunKind};
 use crate::owners;
@@ -52,6 +53,7 @@ pub fn start(client: &Client) -> (Caches, Queues, impl Future<Output = ()> + Sen
         restores: restore_store,
         jobs: job_store,
         pods: pod_store,
+        gone_pods: Arc::new(GonePods::default()),
     };
     let (policies, policy_queue) = unbounded();
     let (backups, backup_queue) = unbounded();
@@ -69,16 +71,21 @@ pub fn start(client: &Client) -> (Caches, Queues, impl Future<Output = ()> + Sen
     let ours = watcher::Config::default().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY}"));
     let all = watcher::Config::default;
     let (w, c) = (wakers.clone(), caches.clone());
-    let policy_watch = follow(client, all(), policy_writer, move |o| w.policy(o, &c));
+    let policy_watch = follow(client, all(), policy_writer, move |o, _| w.policy(o, &c));
     let w = wakers.clone();
-    let backup_watch = follow(client, all(), backup_writer, move |o| w.backup(o));
+    let backup_watch = follow(client, all(), backup_writer, move |o, _| w.backup(o));
     let w = wakers.clone();
-    let restore_watch = follow(client, all(), restore_writer, move |o| w.restore(o));
+    let restore_watch = follow(client, all(), restore_writer, move |o, _| w.restore(o));
     let w = wakers.clone();
-    let job_watch = follow(client, ours.clone(), job_writer, move |o| w.job(o));
+    let job_watch = follow(client, ours.clone(), job_writer, move |o, _| w.job(o));
     let w = wakers.clone();
     let c = caches.clone();
-    let pod_watch = follow(client, ours, pod_writer, move |o| w.pod(o, &c));
+    let pod_watch = follow(client, ours, pod_writer, move |o, change| {
+        if change == Change::Gone {
+            c.gone_pods.remember(o);
+        }
+        w.pod(o, &c);
+    });
     let claim_watch = follow_claims(client, wakers, caches.clone());
     let running = async move {
         tokio::join!(
@@ -93,6 +100,15 @@ pub fn start(client: &Client) -> (Caches, Queues, impl Future<Output = ()> + Sen
     (caches, queues, running)
 }
 
+/// What became of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    /// It is there.
+    Seen,
+    /// It is gone; this is how it was last seen.
+    Gone,
+}
+
 /// Keeps `writer` like the cluster and hands every object that appears, changes or goes to `wake`.
 fn follow<K, W>(
     client: &Client,
@@ -101,7 +117,7 @@ fn follow<K, W>(
     wake: W,
 ) -> impl Future<Output = ()> + Send + use<K, W>
 where
-    W: Fn(&K) + Send,
+    W: Fn(&K, Change) + Send,
     K: Cached<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     K::DynamicType: Eq + Hash,
 {
@@ -115,18 +131,20 @@ where
         while let Some(event) = next(&mut events, &K::kind(&())).await {
             writer.apply_watcher_event(&event);
             match &event {
-                Event::Apply(object) | Event::Delete(object) => wake(object),
+                Event::Apply(object) => wake(object, Change::Seen),
+                Event::Delete(object) => wake(object, Change::Gone),
                 Event::Init => before_list = reader.state(),
                 Event::InitApply(_) => {}
                 Event::InitDone => {
-                    reader.state().iter().for_each(|object| wake(object));
+                    let seen = reader.state();
+                    seen.iter().for_each(|object| wake(object, Change::Seen));
                     // What a fresh list lacks went unseen.
                     let gone = std::mem::take(&mut before_list);
                     gone.iter()
                         .filter(|object| {
                             reader.get(&ObjectRef::from_obj(object.as_ref())).is_none()
                         })
-                        .for_each(|object| wake(object));
+                        .for_each(|object| wake(object, Change::Gone));
                 }
             }
         }

@@ -65,8 +65,8 @@ impl RunFailure {
     }
 }
 
-/// The pods of `job`, newest first, as the API server knows them now: a report is read once, at
-/// the end, so a lagging cache must not hide it.
+/// The pods of `job`, newest first, as the API server knows them now (a report is read once, at
+/// the end, so a lagging cache must not hide it), and those that are gone, as they were last seen.
 async fn pods(ctx: &Context, job: &Job) -> Result<Vec<Pod>, Error> {
     let namespace = convert::namespace(job)?;
     let uid = convert::uid(job)?;
@@ -80,6 +80,7 @@ async fn pods(ctx: &Context, job: &Job) -> Result<Vec<Pod>, Error> {
             job.name_any()
         )))?;
     let mut pods = list.items;
+    pods.extend(ctx.caches.gone_pods.of_job(&uid));
     pods.sort_by_key(|pod| std::cmp::Reverse(convert::created(&pod.metadata)));
     Ok(pods)
 }
