@@ -1,6 +1,8 @@
 //! From a directory to an archive.
 
 mod file;
+#[cfg(test)]
+mod tests;
 
 use std::ffi::CStr;
 use std::io::{self, Write};
@@ -17,7 +19,7 @@ use crate::entry::{Entry, EntryKind, MAX_PATH_BYTES};
 use crate::links::{HardLinks, Seen};
 use crate::manifest::Counts;
 use crate::meta::{FileKind, Meta};
-use crate::walk::{Step, Walk, is_gone};
+use crate::walk::{MAX_LOOKS, NameFault, Step, Walk};
 use crate::xattr::{Handle, XattrReader, Xattrs};
 
 /// Something about a path that a backup tells.
@@ -136,56 +138,76 @@ impl<A: Write, I: Write> Packer<'_, A, I> {
         } else {
             walk.path().to_vec()
         };
+        let mut step = step;
+        let mut looks = 1;
+        loop {
+            match self.try_step(&path, step, walk) {
+                Ok(()) => return Ok(()),
+                Err(Fault::Name(NameFault::Changed(_))) if looks < MAX_LOOKS => {
+                    looks += 1;
+                    step = walk.look();
+                }
+                Err(fault) => return self.tell(&path, fault),
+            }
+        }
+    }
+
+    /// Tells why a path is not in the archive: only a name that is not there has vanished.
+    fn tell(&mut self, path: &[u8], fault: Fault) -> Result<(), PackError> {
+        match fault {
+            Fault::Fatal(error) => return Err(error),
+            Fault::Name(NameFault::Gone) => {
+                self.counts.vanished += 1;
+                (self.notify)(path, Notice::Vanished);
+            }
+            Fault::Name(NameFault::Changed(error) | NameFault::Other(error))
+            | Fault::Source(error) => {
+                self.unreadable += 1;
+                (self.notify)(path, Notice::Unreadable(&error));
+            }
+        }
+        Ok(())
+    }
+
+    fn try_step(&mut self, path: &[u8], step: Step, walk: &mut Walk) -> Result<(), Fault> {
         match step {
             Step::Found(_) | Step::OtherMount(_) if path.len() > MAX_PATH_BYTES => {
-                self.unreadable(&path, &Errno::NAMETOOLONG.into());
-                Ok(())
+                Err(Fault::Source(Errno::NAMETOOLONG.into()))
             }
             Step::Found(meta) => self.found(path, &meta, walk),
             Step::OtherMount(meta) => {
-                (self.notify)(&path, Notice::OtherMount);
-                self.write_plain(entry_of(path, EntryKind::Directory, &meta, Vec::new()))
+                (self.notify)(path, Notice::OtherMount);
+                let entry = entry_of(path.to_vec(), EntryKind::Directory, &meta, Vec::new());
+                Ok(self.write_plain(entry)?)
             }
-            Step::Unreadable(error) => {
-                self.unreadable(&path, &error);
-                Ok(())
-            }
-            Step::Vanished => {
-                self.vanished(&path);
-                Ok(())
-            }
+            Step::Unreadable(error) => Err(Fault::Source(error)),
+            Step::Vanished => Err(Fault::Name(NameFault::Gone)),
             Step::LostAndFound => Ok(()),
         }
     }
 
-    fn found(&mut self, path: Vec<u8>, meta: &Meta, walk: &mut Walk) -> Result<(), PackError> {
+    fn found(&mut self, path: &[u8], meta: &Meta, walk: &mut Walk) -> Result<(), Fault> {
         let entered = walk.entered();
         let name = walk.name().to_owned();
-        let dir = match walk.dir() {
-            Ok(dir) => dir,
-            Err(error) => {
-                self.unreadable(&path, &error);
-                return Ok(());
-            }
-        };
+        let dir = walk.dir()?;
         if meta.kind == FileKind::Socket {
-            (self.notify)(&path, Notice::Socket);
+            (self.notify)(path, Notice::Socket);
             return Ok(());
         }
         if meta.kind != FileKind::Directory && meta.nlink > 1 {
-            match self.links.see(meta, &path) {
-                Seen::Before(first) => return self.hard_link(path, first, meta),
+            match self.links.see(meta, path) {
+                Seen::Before(first) => return Ok(self.hard_link(path.to_vec(), first, meta)?),
                 Seen::FirstNotKept => {
                     self.counts.hard_links_split += 1;
-                    (self.notify)(&path, Notice::HardLinkSplit);
+                    (self.notify)(path, Notice::HardLinkSplit);
                 }
                 Seen::First => {}
             }
         }
         let written = match meta.kind {
-            FileKind::Directory if entered => self.directory(&path, meta, dir),
-            FileKind::Symlink => self.symlink(&path, meta, dir, &name),
-            FileKind::File => match self.file(&path, dir, &name) {
+            FileKind::Directory if entered => self.directory(path, meta, dir),
+            FileKind::Symlink => self.symlink(path, meta, dir, &name),
+            FileKind::File => match self.file(path, dir, &name) {
                 // Another file took the name: its content is not that of the other names.
                 Ok(archived) if !archived.same_file(meta) => {
                     self.links.forget_first(meta);
@@ -193,18 +215,12 @@ impl<A: Write, I: Write> Packer<'_, A, I> {
                 }
                 other => other.map(|_| ()),
             },
-            _ => self.special(&path, meta, dir, &name),
+            _ => self.special(path, meta, dir, &name),
         };
-        match written {
-            Ok(()) => return Ok(()),
-            Err(Fault::Fatal(error)) => return Err(error),
-            Err(Fault::Source(error)) if is_gone(&error) => self.vanished(&path),
-            Err(Fault::Source(error)) => self.unreadable(&path, &error),
-        }
-        if meta.nlink > 1 {
+        if written.is_err() && meta.nlink > 1 {
             self.links.forget_first(meta);
         }
-        Ok(())
+        written
     }
 
     fn directory(&mut self, path: &[u8], meta: &Meta, dir: BorrowedFd<'_>) -> Result<(), Fault> {
@@ -220,11 +236,7 @@ impl<A: Write, I: Write> Packer<'_, A, I> {
         dir: BorrowedFd<'_>,
         name: &CStr,
     ) -> Result<(), Fault> {
-        let target = match readlinkat(dir, name, Vec::new()) {
-            // No symbolic link any more.
-            Err(Errno::INVAL) => return Err(io::Error::from(Errno::NOENT).into()),
-            other => other.map_err(io::Error::from)?,
-        };
+        let target = readlinkat(dir, name, Vec::new()).map_err(NameFault::of)?;
         let mut entry = entry_of(path.to_vec(), EntryKind::Symlink, meta, Vec::new());
         entry.link = target.into_bytes();
         Ok(self.write_plain(entry)?)
@@ -239,7 +251,10 @@ impl<A: Write, I: Write> Packer<'_, A, I> {
         name: &CStr,
     ) -> Result<(), Fault> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = openat(dir, name, flags, Mode::empty()).map_err(io::Error::from)?;
+        let fd = openat(dir, name, flags, Mode::empty()).map_err(NameFault::of)?;
+        if !Meta::of(&fd)?.same_file(meta) {
+            return Err(replaced());
+        }
         let xattrs = self.read_xattrs(path, &Handle::Path(fd.as_fd()))?;
         let kind = match meta.kind {
             FileKind::CharDevice => EntryKind::CharDevice,
@@ -288,16 +303,6 @@ impl<A: Write, I: Write> Packer<'_, A, I> {
         Ok(read.kept)
     }
 
-    fn unreadable(&mut self, path: &[u8], error: &io::Error) {
-        self.unreadable += 1;
-        (self.notify)(path, Notice::Unreadable(error));
-    }
-
-    fn vanished(&mut self, path: &[u8]) {
-        self.counts.vanished += 1;
-        (self.notify)(path, Notice::Vanished);
-    }
-
     fn check_stop(&self) -> Result<(), PackError> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(PackError::Stopped);
@@ -308,8 +313,23 @@ impl<A: Write, I: Write> Packer<'_, A, I> {
 
 /// Why one path could not be archived: the path's own fault, or the end of the run.
 enum Fault {
+    /// The name could not be looked up; nothing of it is in the archive yet.
+    Name(NameFault),
+    /// What was opened could not be read.
     Source(io::Error),
     Fatal(PackError),
+}
+
+/// The fault of a name that was given to something else between two looks.
+fn replaced() -> Fault {
+    let error = io::Error::other("it was replaced each time it was looked at");
+    Fault::Name(NameFault::Changed(error))
+}
+
+impl From<NameFault> for Fault {
+    fn from(fault: NameFault) -> Self {
+        Self::Name(fault)
+    }
 }
 
 impl From<io::Error> for Fault {

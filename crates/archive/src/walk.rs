@@ -17,6 +17,8 @@ const NAME_BUDGET_BYTES: usize = 12 << 20;
 const MIN_BATCH_BYTES: usize = 4 << 10;
 /// Kernel buffer for directory entries; one of 255 bytes must fit.
 const DENTS_BUFFER_BYTES: usize = 32 << 10;
+/// How often a name is looked at that is something else each time it is opened.
+pub(crate) const MAX_LOOKS: u32 = 3;
 
 /// What the walk came to.
 pub(crate) enum Step {
@@ -145,43 +147,61 @@ impl Walk {
         }
     }
 
-    /// Looks at the current name, and enters it when it is a directory.
-    fn look(&mut self) -> Step {
+    /// Looks at the current name (again), and enters it when it is a directory.
+    ///
+    /// # Assumptions
+    /// The current step was not entered.
+    pub(crate) fn look(&mut self) -> Step {
+        let mut looks = 1;
+        loop {
+            match self.look_once() {
+                Ok(step) => return step,
+                Err(NameFault::Gone) => return Step::Vanished,
+                Err(NameFault::Changed(_)) if looks < MAX_LOOKS => looks += 1,
+                Err(NameFault::Changed(error) | NameFault::Other(error)) => {
+                    return Step::Unreadable(error);
+                }
+            }
+        }
+    }
+
+    fn look_once(&mut self) -> Result<Step, NameFault> {
         let at_root = self.dirs.depth() == 0;
-        let found = self
+        let meta = self
             .dirs
             .top()
-            .and_then(|dir| Meta::at(dir, self.name.as_c_str()));
-        let meta = match found {
-            Ok(meta) => meta,
-            Err(error) if is_gone(&error) => return Step::Vanished,
-            Err(error) => return Step::Unreadable(error),
-        };
+            .and_then(|dir| Meta::at(dir, self.name.as_c_str()))
+            .map_err(NameFault::of)?;
         if meta.kind != FileKind::Directory {
-            return Step::Found(meta);
+            return Ok(Step::Found(meta));
         }
         let lost_and_found = at_root && meta.uid == 0 && self.name.as_bytes() == b"lost+found";
         match self.enter() {
-            Ok(Some(opened)) if lost_and_found => self.keep_unless_empty(opened),
+            Ok(Some(opened)) if lost_and_found => Ok(self.keep_unless_empty(opened)),
             Ok(Some(opened)) => {
                 self.entered = true;
-                Step::Found(opened)
+                Ok(Step::Found(opened))
             }
-            Ok(None) => Step::OtherMount(meta),
-            Err(error) if is_gone(&error) => Step::Vanished,
-            Err(error) if lost_and_found && is_denied(&error) => Step::LostAndFound,
-            Err(error) => Step::Unreadable(error),
+            Ok(None) => Ok(Step::OtherMount(meta)),
+            Err(NameFault::Other(error)) if lost_and_found && is_denied(&error) => {
+                Ok(Step::LostAndFound)
+            }
+            Err(fault) => Err(fault),
         }
     }
 
     /// Opens the current directory and stands in it; none when it is another mount.
-    fn enter(&mut self) -> io::Result<Option<Meta>> {
-        let fd = open_dir_beneath(self.dirs.top()?, self.name.as_bytes())?;
-        let meta = Meta::of(&fd)?;
+    fn enter(&mut self) -> Result<Option<Meta>, NameFault> {
+        let fd = self
+            .dirs
+            .top()
+            .and_then(|dir| open_dir_beneath(dir, self.name.as_bytes()))
+            .map_err(NameFault::of)?;
+        let meta = Meta::of(&fd).map_err(NameFault::Other)?;
         if meta.mount != self.mount {
             return Ok(None);
         }
-        let reader = open_dir_beneath(fd.as_fd(), b".")?;
+        let reader = open_dir_beneath(fd.as_fd(), b".").map_err(NameFault::Other)?;
         self.dirs.push(self.name.as_bytes(), fd, &meta);
         self.frames.push(Frame::new(reader));
         Ok(Some(meta))
@@ -251,11 +271,14 @@ impl Frame {
             let mut reader = RawDir::new(&fd, dents);
             // One kernel buffer is read to its end: what is left in it would be lost.
             loop {
-                let Some(entry) = reader.next() else {
-                    more = false;
-                    break;
+                let entry = match reader.next() {
+                    // A directory that was deleted meanwhile has no names any more.
+                    None | Some(Err(Errno::NOENT)) => {
+                        more = false;
+                        break;
+                    }
+                    Some(entry) => entry?,
                 };
-                let entry = entry?;
                 let name = entry.file_name().to_bytes_with_nul();
                 if name != b".\0" && name != b"..\0" {
                     let start = u32::try_from(self.names.len()).map_err(io::Error::other)?;
@@ -267,11 +290,7 @@ impl Frame {
                 }
             }
         }
-        let names = &self.names;
-        let name_at =
-            |start: &u32| CStr::from_bytes_until_nul(&names[*start as usize..]).unwrap_or_default();
-        self.starts
-            .sort_unstable_by(|a, b| name_at(b).cmp(name_at(a)));
+        self.sort();
         self.names.shrink_to_fit();
         self.starts.shrink_to_fit();
         if more {
@@ -279,14 +298,42 @@ impl Frame {
         }
         Ok(())
     }
+
+    /// Puts the names of a batch in order, each once.
+    ///
+    /// One that is deleted and made anew while the directory is read may be listed twice.
+    fn sort(&mut self) {
+        let names = &self.names;
+        let name_at =
+            |start: u32| CStr::from_bytes_until_nul(&names[start as usize..]).unwrap_or_default();
+        self.starts
+            .sort_unstable_by(|a, b| name_at(*b).cmp(name_at(*a)));
+        self.starts.dedup_by(|a, b| name_at(*a) == name_at(*b));
+    }
 }
 
-/// Whether the name was deleted, or given to something else, since it was listed.
-pub(crate) fn is_gone(error: &io::Error) -> bool {
-    matches!(
-        Errno::from_io_error(error),
-        Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP)
-    )
+/// Why a name that was listed cannot be looked up.
+pub(crate) enum NameFault {
+    /// It was deleted.
+    Gone,
+    /// It was given to something of another type, so it never ceased to exist.
+    Changed(io::Error),
+    Other(io::Error),
+}
+
+impl NameFault {
+    /// What an error means of a call that was given the name.
+    ///
+    /// Errors of what is open already mean nothing of the kind: they are [`Self::Other`].
+    pub(crate) fn of(error: impl Into<io::Error>) -> Self {
+        let error = error.into();
+        match Errno::from_io_error(&error) {
+            Some(Errno::NOENT) => Self::Gone,
+            // In turn: no directory, a symbolic link, no symbolic link, a socket.
+            Some(Errno::NOTDIR | Errno::LOOP | Errno::INVAL | Errno::NXIO) => Self::Changed(error),
+            _ => Self::Other(error),
+        }
+    }
 }
 
 fn is_denied(error: &io::Error) -> bool {
@@ -294,4 +341,41 @@ fn is_denied(error: &io::Error) -> bool {
         Errno::from_io_error(error),
         Some(Errno::ACCESS | Errno::PERM)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_deleted_while_it_is_walked_is_at_its_end() {
+        let tree = tempfile::tempdir().unwrap();
+        fs::create_dir(tree.path().join("d")).unwrap();
+        let mut walk = Walk::new(fs::File::open(tree.path()).unwrap().into());
+        assert!(matches!(walk.next(), Some(Step::Found(_))));
+        assert!(matches!(walk.next(), Some(Step::Found(_))));
+        assert_eq!(walk.path(), b"d");
+        fs::remove_dir(tree.path().join("d")).unwrap();
+        let rest = walk.next().map(|step| match step {
+            Step::Unreadable(error) => error.to_string(),
+            _ => "another step".to_owned(),
+        });
+        assert_eq!(rest, None);
+    }
+
+    #[test]
+    fn a_name_that_is_listed_twice_comes_once() {
+        let mut frame = Frame {
+            names: b"b\0a\0b\0ab\0".to_vec(),
+            starts: vec![0, 2, 4, 6],
+            unread: None,
+        };
+        frame.sort();
+        let name_at =
+            |start: &u32| CStr::from_bytes_until_nul(&frame.names[*start as usize..]).unwrap();
+        let names: Vec<_> = frame.starts.iter().rev().map(name_at).collect();
+        assert_eq!(names, [c"a", c"ab", c"b"]);
+    }
 }

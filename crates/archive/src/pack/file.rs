@@ -7,14 +7,14 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{Mode, OFlags, openat};
-use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
-use super::{Fault, Notice, PackError, Packer, entry_of};
+use super::{Fault, Notice, PackError, Packer, entry_of, replaced};
 use crate::archive_writer::EntryEnd;
 use crate::digest::{hex_of, sha256};
 use crate::entry::EntryKind;
 use crate::meta::{FileKind, Meta, Time};
+use crate::walk::NameFault;
 use crate::xattr::{Handle, Xattrs};
 
 /// Files up to this size are read whole before a byte of them is written.
@@ -114,10 +114,10 @@ impl<A: Write, I: Write> Packer<'_, A, I> {
         // NONBLOCK, lest a FIFO that takes the file's place stops the walk.
         let flags =
             OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let fd = openat(dir, name, flags, Mode::empty()).map_err(io::Error::from)?;
+        let fd = openat(dir, name, flags, Mode::empty()).map_err(NameFault::of)?;
         let mut meta = Meta::of(&fd)?;
         if meta.kind != FileKind::File {
-            return Err(io::Error::from(Errno::NOENT).into());
+            return Err(replaced());
         }
         let mut settled = is_settled(meta.ctime);
         if !settled {
