@@ -85,7 +85,7 @@ impl Cell {
     }
 
     fn unpack(&self, (archive, index): &(Vec<u8>, Vec<u8>)) -> Result<Unpacked, RestoreError> {
-        let target = Target::open(&self.dir.path().join("target"), "r-1").unwrap();
+        let mut target = Target::open(&self.dir.path().join("target"), "r-1").unwrap();
         target.claim().unwrap();
         let stop = AtomicBool::new(false);
         let done = unpack(&target, false, &archive[..], &index[..], &index[..], &stop);
@@ -182,6 +182,13 @@ fn entries_out_of_order_are_refused() {
     Cell::new().refused(&[directory(".")]);
     let early = [directory("a"), file("a/x"), file("b"), file("a/y")];
     Cell::new().refused(&early);
+}
+
+#[test]
+fn an_index_that_repeats_an_entry_is_refused() {
+    let (_, index) = archive_of(&[file("f"), file("f")]);
+    let said = index_refused(&index);
+    assert!(said.contains("repeats an entry"), "{said}");
 }
 
 #[test]

@@ -106,7 +106,7 @@ fn hash_up_to(
 /// Checks that the index is whole, in order, free of impossible values, and of this manifest.
 ///
 /// # Guarantees
-/// Memory is bounded by one line and one path, whatever the index holds.
+/// Memory is bounded by one line and two paths, whatever the index holds.
 pub fn verify_index(
     index: impl Read,
     manifest: &Manifest,
@@ -147,8 +147,10 @@ struct IndexCheck {
     logical_bytes: u64,
     /// The innermost directory that is open at this point of the stream; none before the root.
     open_dir: Option<Vec<u8>>,
-    /// Path of a superseded entry that the next one must repeat.
-    repeat: Option<Vec<u8>>,
+    /// Path of the entry before; empty before the first.
+    last_path: Vec<u8>,
+    /// The entry before is superseded, so that the next one must repeat its path.
+    superseded: bool,
 }
 
 impl IndexCheck {
@@ -166,10 +168,13 @@ impl IndexCheck {
         if entry.sha256.is_some() != is_file || (entry.size != 0 && !is_file) {
             return Err(named("has content or a digest that does not fit its type"));
         }
-        if self.repeat.as_ref().is_some_and(|path| *path != entry.path) {
-            return Err(named("follows a superseded entry of another path"));
+        match (self.superseded, self.last_path == entry.path) {
+            (true, false) => return Err(named("follows a superseded entry of another path")),
+            (false, true) => return Err(named("repeats an entry that is not superseded")),
+            _ => {}
         }
-        self.repeat = entry.superseded.then(|| entry.path.clone());
+        self.superseded = entry.superseded;
+        self.last_path.clone_from(&entry.path);
         self.place(&entry).map_err(named)?;
         self.tar_offset = self.tar_offset.saturating_add(entry.length);
         self.totals.entries += 1;
@@ -237,7 +242,7 @@ impl IndexCheck {
             && told == of_manifest
             && self.logical_bytes == manifest.logical_bytes
             && self.tar_offset.saturating_add(END_BYTES) == told.tar_bytes
-            && self.repeat.is_none();
+            && !self.superseded;
         complete
             .then_some(())
             .ok_or_else(|| "totals that do not fit the lines or the manifest".to_owned())
