@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::io;
 
 /// Stored data that is not what was written, and where.
@@ -47,6 +48,9 @@ pub(crate) fn shown(path: &[u8]) -> String {
     format!("{text}{dots}")
 }
 
+/// A step in the target that failed, as a verb, and the operating system's words.
+pub(crate) type Refused = (Cow<'static, str>, io::Error);
+
 /// Why a stored backup could not be checked or unpacked.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
@@ -60,7 +64,7 @@ pub enum RestoreError {
     #[error("cannot {action} {path:?} in the target")]
     Target {
         /// What was tried, as a verb.
-        action: &'static str,
+        action: Cow<'static, str>,
         /// Where, relative to the target.
         path: String,
         /// The operating system's words.
@@ -80,9 +84,13 @@ impl From<Corrupt> for RestoreError {
 
 impl RestoreError {
     /// A refusal of the target.
-    pub(crate) fn target(action: &'static str, path: &[u8], source: impl Into<io::Error>) -> Self {
+    pub(crate) fn target(
+        action: impl Into<Cow<'static, str>>,
+        path: &[u8],
+        source: impl Into<io::Error>,
+    ) -> Self {
         Self::Target {
-            action,
+            action: action.into(),
             path: shown(path),
             source: source.into(),
         }

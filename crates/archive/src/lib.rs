@@ -35,3 +35,5 @@ pub use verify::{verify_archive, verify_index, verify_object};
 
 #[cfg(test)]
 mod hostile_tests;
+#[cfg(test)]
+mod place_tests;

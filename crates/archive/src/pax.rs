@@ -1,7 +1,8 @@
 //! Extended header records (POSIX pax): what does not fit a tar header.
 
+use crate::error::shown;
 use crate::meta::Time;
-use crate::xattr::Xattrs;
+use crate::xattr::{Xattrs, is_kept};
 
 /// Prefix of the records that GNU tar and bsdtar keep extended attributes in.
 const XATTR_PREFIX: &[u8] = b"SCHILY.xattr.";
@@ -70,6 +71,12 @@ impl PaxRecords {
             bytes = rest;
             records.take(key, value)?;
         }
+        let mut names: Vec<_> = records.xattrs.iter().map(|(name, _)| name).collect();
+        names.sort_unstable();
+        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            let name = shown(twice[0]);
+            return Err(format!("the extended attribute {name:?} twice"));
+        }
         Ok(records)
     }
 
@@ -90,9 +97,16 @@ impl PaxRecords {
                 self.mtime = Some(text.ok().and_then(decode_time).ok_or_else(bad)?);
             }
             _ => match key.strip_prefix(XATTR_PREFIX) {
-                Some(name) => self
-                    .xattrs
-                    .push((unescape_name(name).ok_or_else(bad)?, value.to_vec())),
+                Some(name) => {
+                    let name = unescape_name(name).ok_or_else(bad)?;
+                    if !is_kept(&name) {
+                        let name = shown(&name);
+                        return Err(format!(
+                            "the extended attribute {name:?}, which is not kept"
+                        ));
+                    }
+                    self.xattrs.push((name, value.to_vec()));
+                }
                 None => return Err(format!("the unknown extended header {}", bad())),
             },
         }
@@ -200,6 +214,26 @@ mod tests {
     }
 
     #[test]
+    fn an_attribute_that_is_not_kept_or_comes_twice_is_refused() {
+        let decoded = |names: &[&[u8]]| {
+            let xattrs = names.iter().map(|name| (name.to_vec(), vec![0])).collect();
+            let records = PaxRecords {
+                xattrs,
+                ..PaxRecords::default()
+            };
+            PaxRecords::decode(&records.encode())
+        };
+        assert!(decoded(&[b"user.a", b"system.posix_acl_access"]).is_ok());
+        for name in [&b"trusted.\x1b"[..], b"security.selinux", b"a"] {
+            let said = decoded(&[name]).unwrap_err();
+            assert!(said.contains("not kept"), "{said}");
+            assert!(!said.contains('\u{1b}'), "{said}");
+        }
+        let said = decoded(&[b"user.a", b"user.b", b"user.a"]).unwrap_err();
+        assert!(said.contains("twice"), "{said}");
+    }
+
+    #[test]
     fn times_before_1970_keep_their_fraction() {
         let time = |seconds, nanoseconds| Time {
             seconds,
@@ -229,8 +263,9 @@ mod tests {
             size in proptest::option::of(any::<u64>()),
             uid in proptest::option::of(any::<u32>()),
             mtime in proptest::option::of((any::<i64>(), 0u32..1_000_000_000)),
-            xattrs in proptest::collection::vec(
-                (proptest::collection::vec(1u8.., 1..40), proptest::collection::vec(any::<u8>(), 0..99)),
+            xattrs in proptest::collection::btree_map(
+                proptest::collection::vec(1u8.., 1..40),
+                proptest::collection::vec(any::<u8>(), 0..99),
                 0..4,
             ),
         ) {
@@ -239,7 +274,10 @@ mod tests {
                 size,
                 uid,
                 mtime: mtime.map(|(seconds, nanoseconds)| Time { seconds, nanoseconds }),
-                xattrs,
+                xattrs: xattrs
+                    .into_iter()
+                    .map(|(name, value)| ([b"user.", &name[..]].concat(), value))
+                    .collect(),
                 ..PaxRecords::default()
             };
             prop_assert_eq!(PaxRecords::decode(&records.encode()).unwrap(), records);

@@ -12,16 +12,14 @@ use rustix::io::Errno;
 
 use crate::beneath::{open_beneath, open_dir_beneath};
 use crate::entry::{Entry, EntryKind};
+use crate::error::Refused;
 use crate::meta::{FileKind, Meta};
 use crate::target::{set_times, timestamps};
 use crate::xattr::{self, Handle};
 
-/// A step that failed, and the operating system's words.
-pub(crate) type Refused = (&'static str, io::Error);
-
 /// Names a step for the error of it.
 fn at<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> Refused {
-    move |error| (step, error.into())
+    move |error| (step.into(), error.into())
 }
 
 /// Runs `make`; what an earlier try of the same restore left at `name` is removed first when
@@ -56,8 +54,7 @@ pub(crate) fn create_file(
 
 /// Sets what is kept of a file: owner, mode, extended attributes, time.
 pub(crate) fn finish_file(file: &File, entry: &Entry) -> Result<(), Refused> {
-    let handle = Handle::Open(file.as_fd());
-    xattr::set_first(&handle, &entry.xattrs).map_err(at("set an attribute of"))?;
+    xattr::set_first(&Handle::Open(file.as_fd()), &entry.xattrs)?;
     finish_open(file.as_fd(), entry)
 }
 
@@ -78,7 +75,7 @@ pub(crate) fn make_dir(
 
 /// Sets the attributes of a new directory that do not change what is made inside it.
 pub(crate) fn start_dir(dir: BorrowedFd<'_>, entry: &Entry) -> Result<(), Refused> {
-    xattr::set_first(&Handle::Open(dir), &entry.xattrs).map_err(at("set an attribute of"))
+    xattr::set_first(&Handle::Open(dir), &entry.xattrs)
 }
 
 /// Sets what is kept of a directory; its content is complete.
@@ -88,10 +85,28 @@ pub(crate) fn finish_dir(dir: BorrowedFd<'_>, entry: &Entry) -> Result<(), Refus
 
 fn finish_open(file: BorrowedFd<'_>, entry: &Entry) -> Result<(), Refused> {
     let (uid, gid) = owner_of(entry);
+    let handle = Handle::Open(file);
     fchown(file, uid, gid).map_err(at("set the owner of"))?;
+    // Before the mode, whose group bits an ACL would take for its mask.
+    remove_foreign_acls(&handle, entry)?;
     fchmod(file, Mode::from_raw_mode(entry.mode)).map_err(at("set the mode of"))?;
-    xattr::set_last(&Handle::Open(file), &entry.xattrs).map_err(at("set an attribute of"))?;
+    xattr::set_last(&handle, &entry.xattrs)?;
     set_times(file, entry.mtime).map_err(at("set the time of"))
+}
+
+/// Removes the ACLs that the entry does not carry: inherited from a default ACL of the target, or
+/// left by an earlier try.
+fn remove_foreign_acls(file: &Handle<'_>, entry: &Entry) -> Result<(), Refused> {
+    let acls: &[&[u8]] = match entry.kind {
+        EntryKind::Directory => &[xattr::ACL, xattr::DEFAULT_ACL],
+        _ => &[xattr::ACL],
+    };
+    for acl in acls {
+        if !entry.xattrs.iter().any(|(name, _)| name == acl) {
+            xattr::remove(file, acl).map_err(at("remove an inherited ACL of"))?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes a symbolic link.
@@ -138,10 +153,12 @@ pub(crate) fn make_special(
     let fd = openat(dir, name, flags, Mode::empty()).map_err(at("open"))?;
     let (uid, gid) = owner_of(entry);
     chownat(&fd, c"", uid, gid, AtFlags::EMPTY_PATH).map_err(at("set the owner of"))?;
+    let handle = Handle::Path(fd.as_fd());
+    remove_foreign_acls(&handle, entry)?;
     let by_proc = format!("/proc/self/fd/{}", fd.as_raw_fd());
     let mode = Mode::from_raw_mode(entry.mode);
     chmodat(CWD, by_proc, mode, AtFlags::empty()).map_err(at("set the mode of"))?;
-    xattr::set_last(&Handle::Path(fd.as_fd()), &entry.xattrs).map_err(at("set an attribute of"))?;
+    xattr::set_last(&handle, &entry.xattrs)?;
     utimensat(
         dir,
         name,

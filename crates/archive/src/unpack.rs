@@ -11,13 +11,14 @@ use sha2::{Digest, Sha256};
 use crate::beneath::{DirStack, open_beneath};
 use crate::digest::hex_of;
 use crate::entry::{Entry, EntryError, EntryKind, check_path, padding};
-use crate::error::{Corrupt, RestoreError, shown};
+use crate::error::{Corrupt, Refused, RestoreError, shown};
 use crate::index::{IndexEntry, IndexReader};
 use crate::member::MemberReader;
 use crate::meta::{FileKind, Time};
-use crate::place::{self, Refused};
+use crate::place;
 use crate::target::Target;
 use crate::verify::parent_of;
+use crate::xattr::is_set_last;
 
 /// Pieces that content is copied in.
 const PIECE_BYTES: usize = 256 << 10;
@@ -81,8 +82,8 @@ struct Unpacker<'u, R: Read, I: Read> {
     /// The root's own entry.
     root: Option<Entry>,
     dirs: DirStack,
-    /// Entries of the open directories below the root, without their paths; what they say is set
-    /// when they are left.
+    /// Entries of the open directories below the root, without their paths and `user.*`
+    /// attributes; what they say is set when they are left.
     pending: Vec<Entry>,
     buffer: Vec<u8>,
     done: Unpacked,
@@ -156,7 +157,7 @@ impl<R: Read, I: Read> Unpacker<'_, R, I> {
         if let Some(entry) = self.pending.pop() {
             let finished = match self.dirs.top() {
                 Ok(dir) => place::finish_dir(dir, &entry),
-                Err(e) => Err(("open", e)),
+                Err(e) => Err(("open".into(), e)),
             };
             finished.map_err(|e| refused(self.dirs.path(), e))?;
         }
@@ -172,8 +173,11 @@ impl<R: Read, I: Read> Unpacker<'_, R, I> {
             .map_err(|e| refused(&entry.path, e))?;
         place::start_dir(fd.as_fd(), &entry).map_err(|e| refused(&entry.path, e))?;
         self.dirs.push(name_of(&entry.path), fd, &meta);
-        // A path for each level would take memory with the square of the depth.
+        // A path for each level would take memory with the square of the depth, and an archive
+        // may give each directory megabytes of attributes.
         entry.path = Vec::new();
+        entry.xattrs.retain(|(name, _)| is_set_last(name));
+        entry.xattrs.shrink_to_fit();
         self.pending.push(entry);
         self.done.others += 1;
         Ok(())

@@ -4,13 +4,23 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use rustix::fs::{XattrFlags, fgetxattr, flistxattr, fsetxattr, getxattr, listxattr, setxattr};
+use rustix::fs::{
+    XattrFlags, fgetxattr, flistxattr, fremovexattr, fsetxattr, getxattr, listxattr, removexattr,
+    setxattr,
+};
 use rustix::io::Errno;
+
+use crate::error::{Refused, shown};
 
 /// Kept values of one file together; beyond this the file counts as unreadable.
 pub(crate) const MAX_XATTR_BYTES: usize = 4 << 20;
 /// The kernel's limits for a list of names and for one value (source: linux/limits.h).
 const KERNEL_MAX_BYTES: usize = 64 << 10;
+
+/// Who may do what with a file, beyond its mode.
+pub(crate) const ACL: &[u8] = b"system.posix_acl_access";
+/// The ACL that what is made in a directory inherits.
+pub(crate) const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
 
 /// Extended attributes of one file: name and value.
 pub(crate) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
@@ -42,12 +52,12 @@ pub(crate) enum Handle<'f> {
 pub(crate) fn is_kept(name: &[u8]) -> bool {
     name.starts_with(b"user.")
         || name == b"security.capability"
-        || name == b"system.posix_acl_access"
-        || name == b"system.posix_acl_default"
+        || name == ACL
+        || name == DEFAULT_ACL
 }
 
 /// Whether setting it must wait for the final owner and mode, which a change of these would undo.
-fn is_set_last(name: &[u8]) -> bool {
+pub(crate) fn is_set_last(name: &[u8]) -> bool {
     !name.starts_with(b"user.")
 }
 
@@ -91,29 +101,43 @@ impl XattrReader {
                 .push((name.to_vec(), self.value[..size].to_vec()));
         }
         found.kept.sort();
+        // A list that changes meanwhile may name one twice; readers refuse that.
+        found.kept.dedup_by(|a, b| a.0 == b.0);
         Ok(found)
     }
 }
 
 /// Sets the `user.*` attributes; before the final mode, which may forbid it.
-pub(crate) fn set_first(file: &Handle<'_>, xattrs: &Xattrs) -> io::Result<()> {
+pub(crate) fn set_first(file: &Handle<'_>, xattrs: &Xattrs) -> Result<(), Refused> {
     set_all(file, xattrs, |name| !is_set_last(name))
 }
 
 /// Sets capabilities and ACLs; after owner and mode, a change of which would drop them.
-pub(crate) fn set_last(file: &Handle<'_>, xattrs: &Xattrs) -> io::Result<()> {
+pub(crate) fn set_last(file: &Handle<'_>, xattrs: &Xattrs) -> Result<(), Refused> {
     set_all(file, xattrs, is_set_last)
 }
 
-fn set_all(file: &Handle<'_>, xattrs: &Xattrs, wanted: fn(&[u8]) -> bool) -> io::Result<()> {
+fn set_all(file: &Handle<'_>, xattrs: &Xattrs, wanted: fn(&[u8]) -> bool) -> Result<(), Refused> {
     for (name, value) in xattrs.iter().filter(|(name, _)| wanted(name)) {
-        set(file, name, value).map_err(|e| {
-            let e = io::Error::from(e);
-            let name = String::from_utf8_lossy(name);
-            io::Error::new(e.kind(), format!("extended attribute {name}: {e}"))
+        set(file, name, value).map_err(|error| {
+            let action = format!("set the extended attribute {} of", shown(name));
+            // The system's own error, by which a full volume is told from a refusal.
+            (action.into(), error.into())
         })?;
     }
     Ok(())
+}
+
+/// Removes an attribute, which need not be there, nor be known to the file system.
+pub(crate) fn remove(file: &Handle<'_>, name: &[u8]) -> io::Result<()> {
+    let removed = match file {
+        Handle::Open(fd) => fremovexattr(fd, name),
+        Handle::Path(fd) => removexattr(proc_path(*fd), name),
+    };
+    match removed {
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
+        other => Ok(other?),
+    }
 }
 
 fn proc_path(fd: BorrowedFd<'_>) -> String {
