@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
@@ -159,29 +160,21 @@ async fn only_a_completed_backup_is_restored() -> Result<()> {
     .await
 }
 
-#[tokio::test]
-async fn one_flipped_byte_is_refused_before_the_first_write() -> Result<()> {
-    tell("corrupt", |story| async move {
+/// Spoils the archive of a completed backup, and checks that its Restore is refused for `reason`,
+/// names the archive, and writes nothing.
+async fn refused_once_spoiled(
+    name: &str,
+    reason: &'static str,
+    spoil: fn(&Path) -> Result<()>,
+) -> Result<()> {
+    tell(name, |story| async move {
         let (_, storage) = with_backup(&story).await?;
         let target = story.volume("target").await?;
-        let archive = storage.join(&tree::archives(&storage)?[0]);
-        let file = fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(&archive)?;
-        let middle = file.metadata()?.len() / 2;
-        let mut byte = [0];
-        file.read_exact_at(&mut byte, middle)?;
-        file.write_all_at(&[byte[0] ^ 0x10], middle)?;
-        file.sync_all()?;
-
+        spoil(&storage.join(&tree::archives(&storage)?[0]))?;
         story.restore("back", "now", "target").await?;
         let restore = story.wait_restore("back").await?;
-        says(
-            restore_failure(&restore)?,
-            "ArchiveCorrupt",
-            &["now.tar.gz"],
-        )?;
+        let words = ["now.tar.gz", "Nothing was written to the target"];
+        says(restore_failure(&restore)?, reason, &words)?;
         ensure!(
             fs::read_dir(&target)?.next().is_none(),
             "something was written"
@@ -192,23 +185,25 @@ async fn one_flipped_byte_is_refused_before_the_first_write() -> Result<()> {
 }
 
 #[tokio::test]
+async fn one_flipped_byte_is_refused_before_the_first_write() -> Result<()> {
+    refused_once_spoiled("corrupt", "ArchiveCorrupt", |archive| {
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(archive)?;
+        let middle = file.metadata()?.len() / 2;
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, middle)?;
+        file.write_all_at(&[byte[0] ^ 0x10], middle)?;
+        Ok(file.sync_all()?)
+    })
+    .await
+}
+
+#[tokio::test]
 async fn an_archive_that_is_gone_is_said_and_nothing_is_written() -> Result<()> {
-    tell("archive-gone", |story| async move {
-        let (_, storage) = with_backup(&story).await?;
-        let target = story.volume("target").await?;
-        fs::remove_file(storage.join(&tree::archives(&storage)?[0]))?;
-        story.restore("back", "now", "target").await?;
-        let restore = story.wait_restore("back").await?;
-        says(
-            restore_failure(&restore)?,
-            "ArchiveNotFound",
-            &["now.tar.gz"],
-        )?;
-        ensure!(
-            fs::read_dir(&target)?.next().is_none(),
-            "something was written"
-        );
-        Ok(())
+    refused_once_spoiled("archive-gone", "ArchiveNotFound", |archive| {
+        Ok(fs::remove_file(archive)?)
     })
     .await
 }
