@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
+use crate::host;
 use crate::place::Place;
 use crate::run;
 
@@ -17,6 +18,8 @@ const DENY_VERSION: &str = "0.20.2";
 /// Stops at the first that fails, with the command that repairs it where there is one.
 pub fn check(place: &Place) -> Result<()> {
     let started = Instant::now();
+    // The mover's tests compare with other people's tools.
+    host::ensure_packages(place)?;
     step(
         "format",
         cargo(place, &["fmt", "--all", "--check"]),
