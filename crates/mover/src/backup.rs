@@ -11,7 +11,7 @@ use tidelock_archive::{Manifest, Notice, ObjectRef, PackError, Packed, Sample, S
 use tidelock_protocol::{
     BackupReport, BackupTask, Failure, FailureReason, Location, PathSample, RunId,
 };
-use tidelock_storage::{ErrorClass, ObjectInfo, Publish, Storage, StorageError};
+use tidelock_storage::{ErrorClass, ObjectInfo, Storage, StorageError};
 
 use crate::failure::{chain, failure, of_pack, of_storage, of_storage_write, of_stored_io};
 use crate::stored::{manifest_bytes, owner_uid, parse_manifest};
@@ -227,9 +227,7 @@ impl<'o> Objects<'o> {
     ) -> Result<(), Failure> {
         // Never in the place of another pod's: a pod that was away for long must not replace what
         // its successor has published meanwhile.
-        let info = upload
-            .commit(Publish::New)
-            .map_err(|e| self.conflict_or(&e))?;
+        let info = upload.commit().map_err(|e| self.conflict_or(&e))?;
         self.published.push((key, info));
         Ok(())
     }
@@ -250,9 +248,7 @@ impl<'o> Objects<'o> {
         upload
             .write_all(json.as_bytes())
             .map_err(|e| of_stored_io("write the manifest", &e))?;
-        let own = upload
-            .commit(Publish::New)
-            .map_err(|e| self.conflict_or(&e))?;
+        let own = upload.commit().map_err(|e| self.conflict_or(&e))?;
         self.check_published().inspect_err(|_| {
             // Best effort: a manifest that stays is caught by its digests.
             if self.storage.head(&key).is_ok_and(|found| found == own) {

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use common::{Place, assert_says, failure_of, list, location, noise};
 use tidelock_mover::run;
 use tidelock_protocol::{FailureReason, Outcome, Task};
-use tidelock_storage::{Directory, ObjectInfo, Publish, Storage, StorageError, Upload};
+use tidelock_storage::{Directory, ObjectInfo, Storage, StorageError, Upload};
 
 /// Storage that stops working at the n-th effect, as if the process had died: nothing after it
 /// happens, no clean-up either.
@@ -117,11 +117,11 @@ impl Write for DyingUpload<'_> {
 }
 
 impl Upload for DyingUpload<'_> {
-    fn commit(mut self: Box<Self>, publish: Publish) -> Result<ObjectInfo, StorageError> {
+    fn commit(mut self: Box<Self>) -> Result<ObjectInfo, StorageError> {
         let inner = self.inner.take().unwrap();
         let storage = self.storage;
         let mut inner = Some(inner);
-        let done = storage.done(|| inner.take().unwrap().commit(publish));
+        let done = storage.done(|| inner.take().unwrap().commit());
         // The dead do not clean up.
         std::mem::forget(inner);
         done
@@ -426,9 +426,9 @@ impl Write for SharedUpload<'_> {
 }
 
 impl Upload for SharedUpload<'_> {
-    fn commit(self: Box<Self>, publish: Publish) -> Result<ObjectInfo, StorageError> {
+    fn commit(self: Box<Self>) -> Result<ObjectInfo, StorageError> {
         (self.storage.deed)(&self.storage.inner, &self.key);
-        self.upload.commit(publish)
+        self.upload.commit()
     }
 }
 

@@ -60,21 +60,13 @@ pub trait Storage: Send + Sync {
 
 /// An object that is being written. Dropping it without a commit discards it.
 pub trait Upload: Write {
-    /// Makes the object durable and publishes it under its key.
+    /// Makes the object durable and publishes it under its key, which nothing may have: an object
+    /// is never replaced.
     ///
     /// # Errors
-    /// [`ErrorClass::AlreadyExists`] for [`Publish::New`] when the key is taken; the object that
+    /// [`ErrorClass::AlreadyExists`] when the key is taken; the object that
     /// has it is untouched.
-    fn commit(self: Box<Self>, publish: Publish) -> Result<ObjectInfo, StorageError>;
-}
-
-/// What a commit does when its key is taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Publish {
-    /// The new object takes the place of the old one.
-    Replace,
-    /// The commit fails and the old object stays.
-    New,
+    fn commit(self: Box<Self>) -> Result<ObjectInfo, StorageError>;
 }
 
 /// What a store knows of an object without reading it.

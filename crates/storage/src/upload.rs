@@ -2,11 +2,11 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, RenameFlags, fstat, fsync, linkat, renameat, renameat_with, unlinkat};
+use rustix::fs::{AtFlags, RenameFlags, fstat, fsync, linkat, renameat_with, unlinkat};
 use rustix::io::Errno;
 
 use crate::directory::info_of;
-use crate::{ObjectInfo, Publish, StorageError, Upload};
+use crate::{ObjectInfo, StorageError, Upload};
 
 /// A temporary file beside the final one.
 pub(crate) struct FileUpload {
@@ -32,16 +32,10 @@ impl Write for FileUpload {
 }
 
 impl Upload for FileUpload {
-    fn commit(mut self: Box<Self>, publish: Publish) -> Result<ObjectInfo, StorageError> {
+    fn commit(mut self: Box<Self>) -> Result<ObjectInfo, StorageError> {
         let fault = |action, errno: Errno| StorageError::of_os(action, &self.key, errno);
         fsync(&self.file).map_err(|e| fault("write", e))?;
-        match publish {
-            Publish::Replace => {
-                renameat(&self.dir, &self.temporary, &self.dir, &self.name)
-                    .map_err(|e| fault("publish", e))?;
-            }
-            Publish::New => self.publish_new().map_err(|e| fault("publish", e))?,
-        }
+        self.publish().map_err(|e| fault("publish", e))?;
         self.pending = false;
         fsync(&self.dir).map_err(|e| StorageError::of_os("publish", &self.key, e))?;
         let stat = fstat(&self.file).map_err(|e| StorageError::of_os("publish", &self.key, e))?;
@@ -51,7 +45,7 @@ impl Upload for FileUpload {
 
 impl FileUpload {
     /// Gives the file its name unless that is taken.
-    fn publish_new(&self) -> Result<(), Errno> {
+    fn publish(&self) -> Result<(), Errno> {
         let renamed = renameat_with(
             &self.dir,
             &self.temporary,
