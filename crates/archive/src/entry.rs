@@ -331,3 +331,17 @@ pub(crate) fn check_path(path: &[u8]) -> Result<(), &'static str> {
     }
     Ok(())
 }
+
+/// The last part of a path.
+pub(crate) fn name_of(path: &[u8]) -> &[u8] {
+    let start = path.iter().rposition(|b| *b == b'/').map_or(0, |at| at + 1);
+    &path[start..]
+}
+
+/// Whether `path` is `dir` or below it; the root is empty.
+pub(crate) fn is_within(path: &[u8], dir: &[u8]) -> bool {
+    dir.is_empty()
+        || path
+            .strip_prefix(dir)
+            .is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+}

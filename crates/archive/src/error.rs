@@ -71,6 +71,9 @@ pub enum RestoreError {
         #[source]
         source: io::Error,
     },
+    /// What is to be restored cannot be.
+    #[error("{0}")]
+    Selection(String),
     /// It was told to stop.
     #[error("stopped")]
     Stopped,
@@ -111,7 +114,7 @@ impl From<io::Error> for RestoreError {
 }
 
 /// Whether the kind is one that gzip and the readers here use for data that means nothing.
-fn is_decoders(kind: io::ErrorKind) -> bool {
+pub(crate) fn is_decoders(kind: io::ErrorKind) -> bool {
     matches!(
         kind,
         io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput

@@ -12,59 +12,13 @@ use flate2::write::GzEncoder;
 use proptest::prelude::*;
 
 use crate::archive_writer::{ArchiveWriter, EntryEnd};
+use crate::crafted::{archive_of, entry, file, link, object_of, raw_archive, unpack_all};
 use crate::digest::sha256;
 use crate::entry::{Entry, EntryKind};
 use crate::error::RestoreError;
 use crate::index::{IndexEntry, IndexMember, IndexWriter};
 use crate::manifest::{Counts, Manifest, ObjectRef, Sample, Source};
-use crate::member::MemberWriter;
-use crate::meta::Time;
-use crate::target::Target;
-use crate::{Unpacked, unpack, verify_index};
-
-fn entry(path: &str, kind: EntryKind) -> Entry {
-    Entry {
-        path: path.into(),
-        kind,
-        mode: 0o755,
-        uid: 0,
-        gid: 0,
-        mtime: Time::default(),
-        size: 0,
-        link: Vec::new(),
-        device: (0, 0),
-        xattrs: Vec::new(),
-    }
-}
-
-fn link(path: &str, kind: EntryKind, target: &str) -> Entry {
-    let mut link = entry(path, kind);
-    link.link = target.into();
-    link
-}
-
-fn file(path: &str) -> Entry {
-    let mut file = entry(path, EntryKind::File);
-    file.size = 4;
-    file
-}
-
-/// Archive and index of the entries as they are, behind a root.
-fn archive_of(entries: &[Entry]) -> (Vec<u8>, Vec<u8>) {
-    let (mut archive, mut index) = (Vec::new(), Vec::new());
-    let mut writer = ArchiveWriter::new(&mut archive, &mut index);
-    for entry in [&[entry(".", EntryKind::Directory)], entries].concat() {
-        writer.begin(&entry).unwrap();
-        let mut end = EntryEnd::default();
-        if entry.kind == EntryKind::File {
-            writer.content(b"evil").unwrap();
-            end.sha256 = Some(sha256(b"evil"));
-        }
-        writer.end(entry, end).unwrap();
-    }
-    writer.finish().unwrap();
-    (archive, index)
-}
+use crate::{Unpacked, verify_content, verify_index};
 
 /// A target with something beside it that must not change.
 struct Cell {
@@ -85,10 +39,8 @@ impl Cell {
     }
 
     fn unpack(&self, (archive, index): &(Vec<u8>, Vec<u8>)) -> Result<Unpacked, RestoreError> {
-        let mut target = Target::open(&self.dir.path().join("target"), "r-1").unwrap();
-        target.claim().unwrap();
-        let stop = AtomicBool::new(false);
-        let done = unpack(&target, false, &archive[..], &index[..], &index[..], &stop);
+        let target = self.dir.path().join("target");
+        let done = unpack_all(&target, &archive[..], [&index[..]; 3]);
         self.assert_outside_untouched();
         done
     }
@@ -169,9 +121,47 @@ fn no_hard_link_reaches_outside() {
 }
 
 #[test]
+fn a_device_node_is_never_written_to() {
+    // Of /dev/full: a byte that got there would say so.
+    for kind in [
+        EntryKind::CharDevice,
+        EntryKind::BlockDevice,
+        EntryKind::Fifo,
+    ] {
+        let mut node = entry("node", kind);
+        node.device = (1, 7);
+        let cell = Cell::new();
+        let done = cell.unpack(&archive_of(&[node, file("node")]));
+        assert!(matches!(done, Err(RestoreError::Target { .. })), "{done:?}");
+    }
+}
+
+#[test]
+fn names_with_control_characters_are_restored_and_told_in_print() {
+    let name = "a\u{1b}[2J\nb";
+    let cell = Cell::new();
+    cell.unpack(&archive_of(&[file(name)])).unwrap();
+    assert_eq!(
+        fs::read(cell.dir.path().join("target").join(name)).unwrap(),
+        b"evil"
+    );
+    for entries in [
+        [file(name), file(name)],
+        [file("x"), link(name, EntryKind::HardLink, "../x")],
+        [file("x"), file(&format!("{name}/x"))],
+    ] {
+        let said = match Cell::new().unpack(&archive_of(&entries)) {
+            Err(error) => error.to_string(),
+            done => panic!("{done:?}"),
+        };
+        assert!(!said.chars().any(char::is_control), "{said:?}");
+    }
+}
+
+#[test]
 fn the_marker_of_the_restore_cannot_be_overwritten() {
     let said = Cell::new().refused(&[file(".tidelock-restore-r-1")]);
-    assert!(said.contains("marker"), "{said}");
+    assert!(said.contains("this restore uses"), "{said}");
 }
 
 #[test]
@@ -228,20 +218,6 @@ fn a_planted_link_in_the_target_is_not_followed() {
     assert!(matches!(done, Err(RestoreError::Target { .. })), "{done:?}");
 }
 
-/// An archive with one member that holds `tar`, and an index with what it is told.
-fn raw_archive(tar: &[u8], entries: &[IndexEntry]) -> (Vec<u8>, Vec<u8>) {
-    let (mut archive, mut index) = (Vec::new(), Vec::new());
-    let mut lines = IndexWriter::new(&mut index);
-    for entry in entries {
-        lines.entry(entry.clone()).unwrap();
-    }
-    let mut members = MemberWriter::new(&mut archive);
-    members.write(tar, &mut lines).unwrap();
-    members.finish(&mut lines).unwrap();
-    lines.finish().unwrap();
-    (archive, index)
-}
-
 #[test]
 fn an_extended_header_of_gigabytes_is_not_read() {
     let mut tar = entry(".", EntryKind::Directory).encode();
@@ -291,8 +267,8 @@ fn manifest() -> Manifest {
             members: 10,
             ..Counts::default()
         },
-        logical_bytes: 0,
-        tar_bytes: 0,
+        logical_bytes: 100,
+        tar_bytes: 1 << 20,
         source: Source {
             namespace: "n".into(),
             pvc: "p".into(),
@@ -335,6 +311,18 @@ fn an_index_of_more_lines_than_promised_ends_early() {
     let bomb = gzip((0..100_000).map(|_| [line, &b"\n"[..]].concat()));
     let said = index_refused(&bomb);
     assert!(said.contains("index line 11"), "{said}");
+}
+
+#[test]
+fn an_index_that_promises_more_bytes_than_the_manifest_ends_early() {
+    let entry =
+        br#"{"entry":{"path":".","type":"directory","size":0,"offset":0,"length":2097152}}"#;
+    let member = br#"{"member":{"offset":0,"size":1,"tarOffset":0,"tarSize":8388608,"sha256":""}}"#;
+    for line in [&entry[..], member] {
+        let bomb = gzip((0..100_000).map(|_| [line, &b"\n"[..]].concat()));
+        let said = index_refused(&bomb);
+        assert!(said.contains("index line 1: more bytes"), "{said}");
+    }
 }
 
 #[test]
@@ -419,6 +407,12 @@ proptest! {
             let at = at.index(tar.len());
             tar[at] = *byte;
         }
-        let _ = Cell::new().unpack(&raw_archive(&tar, &lines));
+        let sealed = raw_archive(&tar, &lines);
+        let restored = Cell::new().unpack(&sealed);
+        let (archive, index) = &sealed;
+        let stop = AtomicBool::new(false);
+        let verified =
+            verify_content(&archive[..], &index[..], &index[..], &object_of(archive), &stop);
+        prop_assert!(verified.is_ok() || restored.is_err(), "{verified:?} but {restored:?}");
     }
 }

@@ -11,10 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Hashing;
 use crate::entry::EntryKind;
-use crate::error::Corrupt;
+use crate::error::{Corrupt, is_decoders, shown};
 
 /// Longest line: a path and a link target of 1 MiB each, every byte written as `\u0001`.
 const MAX_LINE_BYTES: u64 = 13 << 20;
+
+/// Starts the place of every fault in an index.
+pub(crate) const PLACE: &str = "index line";
 
 /// One line of the index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -237,7 +240,16 @@ impl<R: Read> IndexReader<R> {
         self.number += 1;
         self.line.clear();
         let mut limited = (&mut self.lines).take(MAX_LINE_BYTES);
-        if limited.read_until(b'\n', &mut self.line)? == 0 {
+        let read = limited.read_until(b'\n', &mut self.line);
+        let read = read.map_err(|error| {
+            let is_damage = Corrupt::in_io(&error).is_none() && is_decoders(error.kind());
+            if is_damage {
+                self.fault(&format!("it does not decompress: {error}"))
+            } else {
+                error
+            }
+        });
+        if read? == 0 {
             return Ok(None);
         }
         if self.line.last() != Some(&b'\n') {
@@ -245,13 +257,14 @@ impl<R: Read> IndexReader<R> {
         }
         match serde_json::from_slice(&self.line) {
             Ok(line) => Ok(Some(line)),
-            Err(error) => Err(self.fault(&error.to_string())),
+            // The words quote the line.
+            Err(error) => Err(self.fault(&shown(error.to_string().as_bytes()))),
         }
     }
 
     /// A fault in the line read last.
     pub(crate) fn fault(&self, what: &str) -> io::Error {
-        Corrupt::new(format!("index line {}", self.number), what).into_io()
+        Corrupt::new(format!("{PLACE} {}", self.number), what).into_io()
     }
 
     /// The next entry, members skipped; none after the last line.

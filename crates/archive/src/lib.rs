@@ -1,39 +1,76 @@
 //! The archive engine: walk, tar, compression, index, verification.
 //!
 //! [`pack`] writes a directory tree as an archive and its index; [`verify_object`],
-//! [`verify_index`] and [`verify_archive`] check what is stored against a [`Manifest`];
-//! [`unpack`] writes an archive into a [`Target`]. The format is described in `docs/format.md`.
-//! Nothing here knows of Kubernetes or of where the bytes live.
+//! [`verify_index`], [`verify_archive`] and [`verify_content`] check what is stored against a
+//! [`Manifest`]; [`unpack`] writes an archive into a [`Target`], after [`plan`] has looked whether
+//! it can; [`compare`] tells how the two differ, and [`undo`] takes back what was not finished. The
+//! format is described in `docs/format.md`. Nothing here knows of Kubernetes or of where the bytes
+//! live.
 
 mod archive_writer;
 mod beneath;
+mod compare;
+mod content;
 mod digest;
+mod entries;
 mod entry;
 mod error;
+mod follow;
 mod index;
 mod links;
+mod loss;
 mod manifest;
+mod marker;
 mod member;
 mod meta;
+mod meter;
+mod names;
 mod pack;
 mod pax;
 mod place;
+mod plan;
+mod remove;
+mod replace;
+mod select;
+mod steps;
 mod target;
+mod undo;
 mod unpack;
 mod verify;
 mod walk;
 mod xattr;
 
+pub use compare::{Change, Changes, Comparison, Reading, compare};
+pub use content::{VerifiedContent, verify_content};
 pub use error::{Corrupt, RestoreError};
+pub use loss::Losses;
 pub use manifest::{
     Counts, FORMAT_VERSION, MAX_MANIFEST_BYTES, Manifest, ManifestError, ObjectRef, Sample, Source,
 };
+pub use marker::{Finished, Overwrite, Stage};
+pub use meta::Time;
+pub use meter::Meter;
 pub use pack::{Notice, PackError, Packed, pack};
+pub use plan::{Plan, Room, plan};
+pub use select::{InvalidGlob, Selection, Survey};
 pub use target::{Content, Target};
-pub use unpack::{Unpacked, unpack};
+pub use undo::{Undone, undo};
+pub use unpack::{Job, Try, Unpacked, unpack};
 pub use verify::{verify_archive, verify_index, verify_object};
 
 #[cfg(test)]
+mod content_tests;
+#[cfg(test)]
+mod crafted;
+#[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
+mod memory_tests;
+#[cfg(test)]
 mod place_tests;
+#[cfg(test)]
+mod restore_place;
+#[cfg(test)]
+mod restore_tests;
+#[cfg(test)]
+mod tree;

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::sha256;
-use crate::error::Corrupt;
+use crate::error::{Corrupt, shown};
 
 /// Version of the format that this build writes, and the only one it reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -113,6 +113,19 @@ pub struct Sample {
     pub first: Vec<String>,
 }
 
+impl Sample {
+    /// How many paths a sample holds.
+    pub const MAX_FIRST: usize = 10;
+
+    /// Counts a path and keeps it while there is room.
+    pub(crate) fn push(&mut self, path: &[u8]) {
+        self.total += 1;
+        if self.first.len() < Self::MAX_FIRST {
+            self.first.push(shown(path));
+        }
+    }
+}
+
 /// A manifest that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
@@ -161,7 +174,9 @@ impl Manifest {
         if sha256(body.as_bytes()) != seal {
             return Err(corrupt("its digest of itself does not match"));
         }
-        let malformed = |e: serde_json::Error| ManifestError::Corrupt(e.to_string());
+        // The words quote the manifest.
+        let malformed =
+            |e: serde_json::Error| ManifestError::Corrupt(shown(e.to_string().as_bytes()));
         Format::deserialize(&mut serde_json::Deserializer::from_str(text))
             .map_err(malformed)?
             .check()?;

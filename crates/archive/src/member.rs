@@ -113,6 +113,8 @@ pub(crate) struct MemberReader<A: Read, I: Read> {
     compressed: Vec<u8>,
     content: Vec<u8>,
     read: usize,
+    /// The member that was loaded last.
+    member: Option<IndexMember>,
 }
 
 impl<A: Read, I: Read> MemberReader<A, I> {
@@ -123,7 +125,14 @@ impl<A: Read, I: Read> MemberReader<A, I> {
             compressed: Vec::new(),
             content: Vec::new(),
             read: 0,
+            member: None,
         }
+    }
+
+    /// Where the member that is being read stands, with a comma behind; empty before the first.
+    pub(crate) fn place(&self) -> String {
+        let place = self.member.as_ref().map(place_of);
+        place.map_or_else(String::new, |place| format!("{place}, "))
     }
 
     fn load(&mut self, member: &IndexMember) -> io::Result<()> {
@@ -160,6 +169,7 @@ impl<A: Read, I: Read> Read for MemberReader<A, I> {
                 return Ok(0);
             };
             self.load(&member)?;
+            self.member = Some(member);
         }
         let length = buffer.len().min(self.content.len() - self.read);
         buffer[..length].copy_from_slice(&self.content[self.read..self.read + length]);

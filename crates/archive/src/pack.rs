@@ -19,6 +19,7 @@ use crate::entry::{Entry, EntryKind, MAX_PATH_BYTES};
 use crate::links::{HardLinks, Seen};
 use crate::manifest::Counts;
 use crate::meta::{FileKind, Meta};
+use crate::meter::Meter;
 use crate::walk::{MAX_LOOKS, NameFault, Step, Walk};
 use crate::xattr::{Handle, XattrReader, Xattrs};
 
@@ -82,6 +83,7 @@ pub fn pack(
     archive: impl Write,
     index: impl Write,
     notify: &mut dyn FnMut(&[u8], Notice<'_>),
+    meter: &Meter,
     stop: &AtomicBool,
 ) -> Result<Packed, PackError> {
     let mut walk = Walk::new(source);
@@ -95,6 +97,7 @@ pub fn pack(
         logical_bytes: 0,
         unreadable: 0,
         notify,
+        meter,
         stop,
     };
     while let Some(step) = walk.next() {
@@ -128,6 +131,7 @@ struct Packer<'p, A: Write, I: Write> {
     logical_bytes: u64,
     unreadable: u64,
     notify: &'p mut dyn FnMut(&[u8], Notice<'_>),
+    meter: &'p Meter,
     stop: &'p AtomicBool,
 }
 

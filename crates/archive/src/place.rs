@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use crate::beneath::{open_beneath, open_dir_beneath};
 use crate::entry::{Entry, EntryKind};
 use crate::error::Refused;
+use crate::loss::{Lost, MetadataKind};
 use crate::meta::{FileKind, Meta};
 use crate::target::{set_times, timestamps};
 use crate::xattr::{self, Handle};
@@ -53,9 +54,17 @@ pub(crate) fn create_file(
 }
 
 /// Sets what is kept of a file: owner, mode, extended attributes, time.
-pub(crate) fn finish_file(file: &File, entry: &Entry) -> Result<(), Refused> {
-    xattr::set_first(&Handle::Open(file.as_fd()), &entry.xattrs)?;
-    finish_open(file.as_fd(), entry)
+pub(crate) fn finish_file(file: &File, entry: &Entry, lost: &mut Lost) -> Result<(), Refused> {
+    xattr::set_first(&Handle::Open(file.as_fd()), &entry.xattrs, lost)?;
+    finish_open(file.as_fd(), entry, lost)
+}
+
+/// A directory in a target, open.
+pub(crate) struct MadeDir {
+    pub(crate) fd: OwnedFd,
+    pub(crate) meta: Meta,
+    /// Whether it was there before.
+    pub(crate) existed: bool,
 }
 
 /// Makes a directory, or takes one that is there when `replace` says so, and opens it.
@@ -63,47 +72,93 @@ pub(crate) fn make_dir(
     dir: BorrowedFd<'_>,
     name: &[u8],
     replace: bool,
-) -> Result<(OwnedFd, Meta), Refused> {
-    match mkdirat(dir, name, Mode::RWXU) {
-        Err(Errno::EXIST) if replace => {}
-        other => other.map_err(at("create"))?,
-    }
+) -> Result<MadeDir, Refused> {
+    let existed = match mkdirat(dir, name, Mode::RWXU) {
+        Err(Errno::EXIST) if replace => true,
+        other => other.map(|()| false).map_err(at("create"))?,
+    };
     let fd = open_dir_beneath(dir, name).map_err(at("open"))?;
     let meta = Meta::of(&fd).map_err(at("open"))?;
-    Ok((fd, meta))
+    Ok(MadeDir { fd, meta, existed })
 }
 
-/// Sets the attributes of a new directory that do not change what is made inside it.
-pub(crate) fn start_dir(dir: BorrowedFd<'_>, entry: &Entry) -> Result<(), Refused> {
-    xattr::set_first(&Handle::Open(dir), &entry.xattrs)
+/// Sets the attributes of a directory that do not change what is made inside it.
+pub(crate) fn start_dir(
+    dir: BorrowedFd<'_>,
+    entry: &Entry,
+    existed: bool,
+    lost: &mut Lost,
+) -> Result<(), Refused> {
+    let handle = Handle::Open(dir);
+    if existed {
+        xattr::remove_others(&handle, &entry.xattrs, lost)?;
+    }
+    xattr::set_first(&handle, &entry.xattrs, lost)
 }
 
 /// Sets what is kept of a directory; its content is complete.
-pub(crate) fn finish_dir(dir: BorrowedFd<'_>, entry: &Entry) -> Result<(), Refused> {
-    finish_open(dir, entry)
+pub(crate) fn finish_dir(
+    dir: BorrowedFd<'_>,
+    entry: &Entry,
+    lost: &mut Lost,
+) -> Result<(), Refused> {
+    finish_open(dir, entry, lost)
 }
 
-fn finish_open(file: BorrowedFd<'_>, entry: &Entry) -> Result<(), Refused> {
-    let (uid, gid) = owner_of(entry);
+/// Sets owner, mode, attributes and time. What is right already is left alone: a mover that does
+/// not own the root of a volume may not even set what it has.
+fn finish_open(file: BorrowedFd<'_>, entry: &Entry, lost: &mut Lost) -> Result<(), Refused> {
     let handle = Handle::Open(file);
-    fchown(file, uid, gid).map_err(at("set the owner of"))?;
+    let before = Meta::of(file).map_err(at("look at"))?;
+    if (before.uid, before.gid) != (entry.uid, entry.gid) {
+        let (uid, gid) = owner_of(entry);
+        let owned = fchown(file, uid, gid).map_err(at("set the owner of"));
+        lost.tolerate(MetadataKind::Owner, owned)?;
+    }
     // Before the mode, whose group bits an ACL would take for its mask.
-    remove_foreign_acls(&handle, entry)?;
-    fchmod(file, Mode::from_raw_mode(entry.mode)).map_err(at("set the mode of"))?;
-    xattr::set_last(&handle, &entry.xattrs)?;
-    set_times(file, entry.mtime).map_err(at("set the time of"))
+    remove_foreign_acls(&handle, entry, lost)?;
+    // Both of the above change the mode.
+    let now = Meta::of(file).map_err(at("look at"))?;
+    if (now.uid, now.gid) != (entry.uid, entry.gid) {
+        // Some file systems take an owner without a word and keep their own.
+        lost.note(MetadataKind::Owner);
+    }
+    let mode = mode_of(entry, lost);
+    if now.mode != mode.as_raw_mode() {
+        let set = fchmod(file, mode).map_err(at("set the mode of"));
+        lost.tolerate(MetadataKind::Mode, set)?;
+    }
+    xattr::set_last(&handle, &entry.xattrs, lost)?;
+    if now.mtime != entry.mtime {
+        let timed = set_times(file, entry.mtime).map_err(at("set the time of"));
+        lost.tolerate(MetadataKind::Time, timed)?;
+    }
+    let found = Meta::of(file).map_err(at("look at"))?;
+    lost.compare(entry, &found);
+    Ok(())
+}
+
+/// The mode to set: what runs with its owner's rights must not run with another's.
+fn mode_of(entry: &Entry, lost: &Lost) -> Mode {
+    let strip = if lost.has(MetadataKind::Owner) && entry.kind != EntryKind::Directory {
+        0o6000
+    } else {
+        0
+    };
+    Mode::from_raw_mode(entry.mode & !strip)
 }
 
 /// Removes the ACLs that the entry does not carry: inherited from a default ACL of the target, or
 /// left by an earlier try.
-fn remove_foreign_acls(file: &Handle<'_>, entry: &Entry) -> Result<(), Refused> {
+fn remove_foreign_acls(file: &Handle<'_>, entry: &Entry, lost: &mut Lost) -> Result<(), Refused> {
     let acls: &[&[u8]] = match entry.kind {
         EntryKind::Directory => &[xattr::ACL, xattr::DEFAULT_ACL],
         _ => &[xattr::ACL],
     };
     for acl in acls {
         if !entry.xattrs.iter().any(|(name, _)| name == acl) {
-            xattr::remove(file, acl).map_err(at("remove an inherited ACL of"))?;
+            let removed = xattr::remove(file, acl).map_err(at("remove an inherited ACL of"));
+            lost.tolerate(MetadataKind::Xattr, removed)?;
         }
     }
     Ok(())
@@ -115,20 +170,16 @@ pub(crate) fn make_symlink(
     name: &[u8],
     entry: &Entry,
     replace: bool,
+    lost: &mut Lost,
 ) -> Result<(), Refused> {
     make_new(dir, name, replace, || {
         Ok(symlinkat(entry.link.as_slice(), dir, name)?)
     })
     .map_err(at("create"))?;
     let (uid, gid) = owner_of(entry);
-    chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW).map_err(at("set the owner of"))?;
-    utimensat(
-        dir,
-        name,
-        &timestamps(entry.mtime),
-        AtFlags::SYMLINK_NOFOLLOW,
-    )
-    .map_err(at("set the time of"))
+    let owned = chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW);
+    lost.tolerate(MetadataKind::Owner, owned.map_err(at("set the owner of")))?;
+    finish_name(dir, name, entry, lost)
 }
 
 /// Makes a FIFO or a device node.
@@ -137,6 +188,7 @@ pub(crate) fn make_special(
     name: &[u8],
     entry: &Entry,
     replace: bool,
+    lost: &mut Lost,
 ) -> Result<(), Refused> {
     let kind = match entry.kind {
         EntryKind::CharDevice => FileType::CharacterDevice,
@@ -152,20 +204,30 @@ pub(crate) fn make_special(
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = openat(dir, name, flags, Mode::empty()).map_err(at("open"))?;
     let (uid, gid) = owner_of(entry);
-    chownat(&fd, c"", uid, gid, AtFlags::EMPTY_PATH).map_err(at("set the owner of"))?;
+    let owned = chownat(&fd, c"", uid, gid, AtFlags::EMPTY_PATH).map_err(at("set the owner of"));
+    lost.tolerate(MetadataKind::Owner, owned)?;
     let handle = Handle::Path(fd.as_fd());
-    remove_foreign_acls(&handle, entry)?;
+    remove_foreign_acls(&handle, entry, lost)?;
     let by_proc = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    let mode = Mode::from_raw_mode(entry.mode);
-    chmodat(CWD, by_proc, mode, AtFlags::empty()).map_err(at("set the mode of"))?;
-    xattr::set_last(&handle, &entry.xattrs)?;
-    utimensat(
-        dir,
-        name,
-        &timestamps(entry.mtime),
-        AtFlags::SYMLINK_NOFOLLOW,
-    )
-    .map_err(at("set the time of"))
+    let set = chmodat(CWD, by_proc, mode_of(entry, lost), AtFlags::empty());
+    lost.tolerate(MetadataKind::Mode, set.map_err(at("set the mode of")))?;
+    xattr::set_last(&handle, &entry.xattrs, lost)?;
+    finish_name(dir, name, entry, lost)
+}
+
+/// Sets the time of what cannot be opened, and looks at what the file system made of it all.
+fn finish_name(
+    dir: BorrowedFd<'_>,
+    name: &[u8],
+    entry: &Entry,
+    lost: &mut Lost,
+) -> Result<(), Refused> {
+    let times = timestamps(entry.mtime);
+    let timed = utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW);
+    lost.tolerate(MetadataKind::Time, timed.map_err(at("set the time of")))?;
+    let found = Meta::at(dir, name).map_err(at("look at"))?;
+    lost.compare(entry, &found);
+    Ok(())
 }
 
 /// Gives the file `target`, in the directory `target_dir`, another name; tells what it is.

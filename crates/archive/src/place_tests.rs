@@ -9,6 +9,7 @@ use rustix::fs::{XattrFlags, lgetxattr, lsetxattr};
 use rustix::io::Errno;
 
 use crate::entry::{Entry, EntryKind};
+use crate::loss::Lost;
 use crate::meta::Time;
 use crate::place;
 use crate::xattr::{ACL, DEFAULT_ACL};
@@ -67,12 +68,17 @@ fn what_is_restored_inherits_no_acl_of_the_target() {
     };
     let path = |name: &str| target.path().join(name);
     let file = place::create_file(dir.as_fd(), b"file", false).unwrap();
-    place::finish_file(&file, &entry(EntryKind::File)).unwrap();
+    place::finish_file(&file, &entry(EntryKind::File), &mut Lost::default()).unwrap();
     let fifo = entry(EntryKind::Fifo);
-    place::make_special(dir.as_fd(), b"fifo", &fifo, false).unwrap();
-    let (made, _) = place::make_dir(dir.as_fd(), b"dir", false).unwrap();
+    place::make_special(dir.as_fd(), b"fifo", &fifo, false, &mut Lost::default()).unwrap();
+    let made = place::make_dir(dir.as_fd(), b"dir", false).unwrap();
     assert!(acl_of(&path("dir"), DEFAULT_ACL).is_ok());
-    place::finish_dir(made.as_fd(), &entry(EntryKind::Directory)).unwrap();
+    place::finish_dir(
+        made.fd.as_fd(),
+        &entry(EntryKind::Directory),
+        &mut Lost::default(),
+    )
+    .unwrap();
     for name in ["file", "fifo", "dir"] {
         let path = path(name);
         assert_eq!(acl_of(&path, ACL), Err(Errno::NODATA), "{name}");
@@ -90,7 +96,7 @@ fn an_acl_of_the_archive_replaces_that_of_the_target() {
     let file = place::create_file(dir.as_fd(), b"file", false).unwrap();
     let mut kept = entry(EntryKind::File);
     kept.xattrs = vec![(ACL.to_vec(), acl())];
-    place::finish_file(&file, &kept).unwrap();
+    place::finish_file(&file, &kept, &mut Lost::default()).unwrap();
     let length = acl_of(&target.path().join("file"), ACL);
     assert_eq!(length, Ok(acl().len()));
 }
@@ -102,7 +108,7 @@ fn a_refused_attribute_is_named_in_print_and_keeps_the_systems_error() {
     let file = place::create_file(dir.as_fd(), b"file", false).unwrap();
     let mut large = entry(EntryKind::File);
     large.xattrs = vec![(b"user.\x1b[2J".to_vec(), vec![0; 65_537])];
-    let (action, error) = place::finish_file(&file, &large).unwrap_err();
+    let (action, error) = place::finish_file(&file, &large, &mut Lost::default()).unwrap_err();
     assert_eq!(Errno::from_io_error(&error), Some(Errno::TOOBIG));
     assert_eq!(action, "set the extended attribute user.\\u{1b}[2J of");
 }

@@ -23,7 +23,7 @@ pub fn verify_object(
 ) -> Result<(), RestoreError> {
     let mut hash = Sha256::new();
     let bytes = hash_up_to(&mut object, u64::MAX, &mut [&mut hash], stop)?;
-    compare(expected, bytes, hash)
+    compare(expected, bytes, &hex_of(hash))
 }
 
 /// Compares the stored archive with its size and digest in the manifest, and names the first
@@ -49,7 +49,7 @@ pub fn verify_archive(
         }
     }
     bytes += hash_up_to(&mut archive, u64::MAX, &mut [&mut whole], stop)?;
-    compare(expected, bytes, whole).map_err(|error| match (error, &damaged) {
+    compare(expected, bytes, &hex_of(whole)).map_err(|error| match (error, &damaged) {
         (RestoreError::Corrupt(corrupt), Some(member)) => RestoreError::Corrupt(Corrupt::new(
             format!("{}, {}", corrupt.place, place_of(member)),
             corrupt.what,
@@ -58,24 +58,24 @@ pub fn verify_archive(
     })
 }
 
-fn compare(expected: &ObjectRef, bytes: u64, hash: Sha256) -> Result<(), RestoreError> {
+/// Compares what was read of an object with what the manifest says of it.
+pub(crate) fn compare(expected: &ObjectRef, bytes: u64, sha256: &str) -> Result<(), RestoreError> {
     let corrupt = |what| RestoreError::Corrupt(Corrupt::new(expected.key.clone(), what));
     if bytes != expected.bytes {
         let wanted = expected.bytes;
         return Err(corrupt(format!("it has {bytes} bytes instead of {wanted}")));
     }
-    let found = hex_of(hash);
-    if found != expected.sha256 {
+    if sha256 != expected.sha256 {
         let wanted = &expected.sha256;
         return Err(corrupt(format!(
-            "its SHA-256 is {found} instead of {wanted}"
+            "its SHA-256 is {sha256} instead of {wanted}"
         )));
     }
     Ok(())
 }
 
 /// Reads at most `limit` bytes into the digests; gives how many there were.
-fn hash_up_to(
+pub(crate) fn hash_up_to(
     object: &mut impl Read,
     limit: u64,
     hashes: &mut [&mut Sha256],
@@ -227,6 +227,13 @@ impl IndexCheck {
             || self.totals.members > manifest.counts.members
         {
             return Err("more entries or members than the manifest counts".to_owned());
+        }
+        if self.totals.tar_bytes > manifest.tar_bytes
+            || self.tar_offset > manifest.tar_bytes
+            || self.totals.archive_bytes > manifest.archive.bytes
+            || self.logical_bytes > manifest.logical_bytes
+        {
+            return Err("more bytes than the manifest counts".to_owned());
         }
         Ok(())
     }

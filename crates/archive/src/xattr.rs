@@ -11,6 +11,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::error::{Refused, shown};
+use crate::loss::{Lost, MetadataKind};
 
 /// Kept values of one file together; beyond this the file counts as unreadable.
 pub(crate) const MAX_XATTR_BYTES: usize = 4 << 20;
@@ -108,22 +109,57 @@ impl XattrReader {
 }
 
 /// Sets the `user.*` attributes; before the final mode, which may forbid it.
-pub(crate) fn set_first(file: &Handle<'_>, xattrs: &Xattrs) -> Result<(), Refused> {
-    set_all(file, xattrs, |name| !is_set_last(name))
+pub(crate) fn set_first(
+    file: &Handle<'_>,
+    xattrs: &Xattrs,
+    lost: &mut Lost,
+) -> Result<(), Refused> {
+    set_all(file, xattrs, |name| !is_set_last(name), lost)
 }
 
 /// Sets capabilities and ACLs; after owner and mode, a change of which would drop them.
-pub(crate) fn set_last(file: &Handle<'_>, xattrs: &Xattrs) -> Result<(), Refused> {
-    set_all(file, xattrs, is_set_last)
+pub(crate) fn set_last(file: &Handle<'_>, xattrs: &Xattrs, lost: &mut Lost) -> Result<(), Refused> {
+    set_all(file, xattrs, is_set_last, lost)
 }
 
-fn set_all(file: &Handle<'_>, xattrs: &Xattrs, wanted: fn(&[u8]) -> bool) -> Result<(), Refused> {
+fn set_all(
+    file: &Handle<'_>,
+    xattrs: &Xattrs,
+    wanted: fn(&[u8]) -> bool,
+    lost: &mut Lost,
+) -> Result<(), Refused> {
     for (name, value) in xattrs.iter().filter(|(name, _)| wanted(name)) {
-        set(file, name, value).map_err(|error| {
+        let set = set(file, name, value).map_err(|error| {
             let action = format!("set the extended attribute {} of", shown(name));
             // The system's own error, by which a full volume is told from a refusal.
             (action.into(), error.into())
-        })?;
+        });
+        lost.tolerate(MetadataKind::Xattr, set)?;
+    }
+    Ok(())
+}
+
+/// Removes what an archive would keep and `wanted` does not have, ACLs aside.
+pub(crate) fn remove_others(
+    file: &Handle<'_>,
+    wanted: &Xattrs,
+    lost: &mut Lost,
+) -> Result<(), Refused> {
+    let mut names = vec![0; KERNEL_MAX_BYTES];
+    let length = match list(file, &mut names) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
+        other => other.map_err(|e| ("list the extended attributes of".into(), e.into()))?,
+    };
+    for name in names[..length].split(|b| *b == 0) {
+        let is_acl = name == ACL || name == DEFAULT_ACL;
+        if !is_kept(name) || is_acl || wanted.iter().any(|(other, _)| other == name) {
+            continue;
+        }
+        let removed = remove(file, name).map_err(|error| {
+            let action = format!("remove the extended attribute {} of", shown(name));
+            (action.into(), error)
+        });
+        lost.tolerate(MetadataKind::Xattr, removed)?;
     }
     Ok(())
 }
@@ -136,6 +172,15 @@ pub(crate) fn remove(file: &Handle<'_>, name: &[u8]) -> io::Result<()> {
     };
     match removed {
         Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
+        // Who does not own a file is refused though there is nothing to remove.
+        Err(Errno::PERM | Errno::ACCESS)
+            if matches!(
+                get(file, name, &mut []),
+                Err(Errno::NODATA | Errno::OPNOTSUPP)
+            ) =>
+        {
+            Ok(())
+        }
         other => Ok(other?),
     }
 }

@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
@@ -13,8 +14,8 @@ use anyhow::{Context, bail};
 use clap::{Parser, ValueEnum};
 use tidelock_mover::run_request;
 use tidelock_protocol::{
-    BackupTask, ExpectedArchive, Location, Outcome, PROTOCOL_VERSION, Request, RestoreTask, RunId,
-    StorageTarget, Task,
+    BackupTask, Effect, ExpectedArchive, Household, Location, Outcome, Overwrite, PROTOCOL_VERSION,
+    Request, RestoreTask, RunId, StorageTarget, Task, VerificationLevel,
 };
 
 /// Environment variable that makes this program the measured process.
@@ -100,6 +101,8 @@ fn measure_shape(arguments: &Arguments, shape: Shape) -> anyhow::Result<u64> {
             location: location.clone(),
             pvc_name: "data".into(),
             policy_name: None,
+            verification: VerificationLevel::Full,
+            household: Household::default(),
         }),
     )?;
     let Outcome::BackedUp(report) = &backup.outcome else {
@@ -115,6 +118,11 @@ fn measure_shape(arguments: &Arguments, shape: Shape) -> anyhow::Result<u64> {
                 stored_bytes: report.stored_bytes,
                 backup_uid: "measured".into(),
             },
+            overwrite: Overwrite::Never,
+            effect: Effect::Write,
+            paths: Vec::new(),
+            read_back: false,
+            allow_metadata_loss: false,
         }),
     )?;
     if !matches!(restore.outcome, Outcome::Restored(_)) {
@@ -144,6 +152,7 @@ fn measure(dir: &Path, task: Task) -> anyhow::Result<Measured> {
         storage: StorageTarget::Directory {
             path: dir.join("storage").to_string_lossy().into_owned(),
         },
+        stall_timeout_seconds: None,
         task,
     };
     let start = Instant::now();
@@ -164,7 +173,11 @@ fn measure(dir: &Path, task: Task) -> anyhow::Result<Measured> {
 
 /// The measured process: prints its peak resident memory in KiB and its outcome.
 fn child(request: &str) -> anyhow::Result<()> {
-    let outcome = run_request(&Request::from_json(request)?, &AtomicBool::new(false));
+    let outcome = run_request(
+        &Request::from_json(request)?,
+        &AtomicBool::new(false),
+        &Arc::default(),
+    );
     let status = fs::read_to_string("/proc/self/status")?;
     let peak = status
         .lines()

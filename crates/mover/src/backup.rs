@@ -2,19 +2,25 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use jiff::Timestamp;
 use rustix::fs::{Mode, OFlags};
 use tidelock_archive::{Manifest, Notice, ObjectRef, PackError, Packed, Sample, Source, pack};
 use tidelock_protocol::{
-    BackupReport, BackupTask, Failure, FailureReason, Location, PathSample, RunId,
+    BackupReport, BackupTask, Failure, FailureReason, FolderReport, Location, PathSample, RunId,
+    Step, VerificationLevel,
 };
 use tidelock_storage::{ErrorClass, ObjectInfo, Storage, StorageError};
 
-use crate::failure::{chain, failure, of_pack, of_storage, of_storage_write, of_stored_io};
-use crate::stored::{manifest_bytes, owner_uid, parse_manifest};
+use crate::Control;
+use crate::failure::{
+    chain, corrupt, failure, of_pack, of_storage, of_storage_write, of_stored_io,
+};
+use crate::household;
+use crate::progress::Total;
+use crate::proof::{cost, not_proven, prove};
+use crate::stored::{bounded, has_manifest, manifest_bytes, owner_uid, parse_manifest};
 use crate::told::Told;
 
 /// Archives the source of `task` and publishes the backup.
@@ -23,6 +29,8 @@ use crate::told::Told;
 /// - A backup of the same run that is whole is reported, not repeated; one of another run is left
 ///   untouched.
 /// - The manifest comes last and never replaces another: what has none is no backup.
+/// - What was stored is read back as `task.verification` asks before the manifest is published,
+///   and the manifest after; a backup that does not read back is removed again.
 ///
 /// # Crash window
 /// A run that dies before the manifest leaves objects that nothing trusts, and temporaries that
@@ -31,22 +39,26 @@ pub(crate) fn backup(
     storage: &dyn Storage,
     run: &RunId,
     task: &BackupTask,
-    stop: &AtomicBool,
+    control: &Control<'_>,
 ) -> Result<BackupReport, Failure> {
+    let stop = control.stop;
     let clock = Instant::now();
     let started_at = Timestamp::now();
-    if let Some(report) = already_done(storage, run, &task.location)? {
+    if let Some(report) = already_done(storage, run, task, control)? {
         return Ok(report);
     }
     for key in [task.location.archive_key(), task.location.manifest_key()] {
         storage.sweep(&key, &run.uid).map_err(|e| of_storage(&e))?;
     }
+    let found = household::look_after(storage, run, &task.location, &task.household, stop);
+    let folder = household::told(found);
     let mut objects = Objects::new(storage, run, &task.location);
     objects.clear_left_overs()?;
     let mut told = Told::default();
-    let packed = objects.pack(task, &mut told, stop)?;
+    control.progress.begin(Step::Saving, Total::default());
+    let packed = objects.pack(task, &mut told, control)?;
     let (format_version, codec, features) = Manifest::format();
-    let manifest = Manifest {
+    let mut manifest = Manifest {
         format_version,
         codec,
         features,
@@ -63,14 +75,22 @@ pub(crate) fn backup(
             policy: task.policy_name.clone(),
         },
         started_at,
-        finished_at: Timestamp::now(),
-        duration_ms: u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX),
+        finished_at: started_at,
+        duration_ms: 0,
         tool: concat!("tidelock-mover ", env!("CARGO_PKG_VERSION")).to_owned(),
         torn: sample_of(&told.torn),
         skipped: sample_of(&told.skipped),
     };
-    match objects.publish_manifest(&manifest) {
-        Ok(()) => Ok(report_of(&manifest, &task.location)),
+    let published = timed_proof(storage, &manifest, task.verification, control)
+        .map_err(not_proven)
+        .and_then(|verification| {
+            manifest.finished_at = Timestamp::now();
+            manifest.duration_ms = millis(clock);
+            objects.publish_manifest(&manifest, verification.level)?;
+            Ok(verification)
+        });
+    match published {
+        Ok(verification) => Ok(report_of(&manifest, &task.location, verification, folder)),
         Err(failure) => {
             objects.discard();
             Err(failure)
@@ -78,14 +98,95 @@ pub(crate) fn backup(
     }
 }
 
-/// The report of a backup that this run has already published; none when there is work to do.
+/// How much was read back, and how long that took.
+struct Verification {
+    level: VerificationLevel,
+    millis: u64,
+}
+
+fn timed_proof(
+    storage: &dyn Storage,
+    manifest: &Manifest,
+    level: VerificationLevel,
+    control: &Control<'_>,
+) -> Result<Verification, Failure> {
+    let clock = Instant::now();
+    let total = Total::of_bytes(cost(manifest, level));
+    control.progress.begin(Step::Verifying, total);
+    prove(storage, manifest, level, control.stop)?;
+    let millis = millis(clock);
+    tracing::info!(?level, millis, "read back what is stored");
+    Ok(Verification { level, millis })
+}
+
+fn millis(clock: Instant) -> u64 {
+    u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The report of a backup that this run has already published, read back again; none when there
+/// is work to do.
 fn already_done(
     storage: &dyn Storage,
     run: &RunId,
-    location: &Location,
+    task: &BackupTask,
+    control: &Control<'_>,
 ) -> Result<Option<BackupReport>, Failure> {
+    let location = &task.location;
+    let proven = match published_before(storage, run, location)? {
+        Published::Nothing => return Ok(None),
+        Published::Damaged => None,
+        Published::Whole(manifest) => {
+            match timed_proof(storage, &manifest, task.verification, control) {
+                Ok(verification) => Some((manifest, verification)),
+                Err(failure) if is_damage(&failure) => {
+                    tracing::warn!(%location, error = failure.message, "damaged");
+                    None
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+    };
+    if let Some((manifest, verification)) = proven {
+        tracing::info!(%location, "this run has published its backup before");
+        let found = household::look_after(storage, run, location, &task.household, control.stop);
+        let folder = household::told(found);
+        return Ok(Some(report_of(&manifest, location, verification, folder)));
+    }
+    tracing::warn!(%location, "this run's earlier backup is damaged; writing it again");
+    storage
+        .delete(&location.manifest_key())
+        .map_err(|e| of_storage(&e))?;
+    Ok(None)
+}
+
+fn is_damage(failure: &Failure) -> bool {
+    matches!(
+        failure.reason,
+        FailureReason::ArchiveCorrupt | FailureReason::ArchiveNotFound
+    )
+}
+
+/// What stands at the place of a backup, at a first look.
+enum Published {
+    /// No backup.
+    Nothing,
+    /// A backup of this very run, of which something is not as its manifest says.
+    Damaged,
+    /// A backup of this very run, all there by name and size.
+    Whole(Box<Manifest>),
+}
+
+/// What stands at `location`.
+///
+/// # Errors
+/// `ArchiveConflict` when it is the backup of another run.
+fn published_before(
+    storage: &dyn Storage,
+    run: &RunId,
+    location: &Location,
+) -> Result<Published, Failure> {
     let Some(bytes) = manifest_bytes(storage, location)? else {
-        return Ok(None);
+        return Ok(Published::Nothing);
     };
     if owner_uid(&bytes).is_none_or(|uid| uid != run.uid) {
         return Err(failure(
@@ -96,18 +197,14 @@ fn already_done(
             ),
         ));
     }
-    if let Ok(manifest) = parse_manifest(&bytes, location)
-        && is_there(storage, &manifest.archive)?
-        && is_there(storage, &manifest.index)?
-    {
-        tracing::info!(%location, "this run has published its backup before");
-        return Ok(Some(report_of(&manifest, location)));
-    }
-    tracing::warn!(%location, "this run's earlier backup is damaged; writing it again");
-    storage
-        .delete(&location.manifest_key())
-        .map_err(|e| of_storage(&e))?;
-    Ok(None)
+    Ok(match parse_manifest(&bytes, location) {
+        Ok(manifest)
+            if is_there(storage, &manifest.archive)? && is_there(storage, &manifest.index)? =>
+        {
+            Published::Whole(Box::new(manifest))
+        }
+        _ => Published::Damaged,
+    })
 }
 
 fn is_there(storage: &dyn Storage, object: &ObjectRef) -> Result<bool, Failure> {
@@ -145,7 +242,7 @@ impl<'o> Objects<'o> {
             location.index_key(),
             location.digest_key(),
         ] {
-            if self.has_manifest()? {
+            if has_manifest(self.storage, location)? {
                 return Err(self.published_elsewhere());
             }
             self.storage.delete(&key).map_err(|e| of_storage(&e))?;
@@ -153,20 +250,12 @@ impl<'o> Objects<'o> {
         Ok(())
     }
 
-    fn has_manifest(&self) -> Result<bool, Failure> {
-        match self.storage.head(&self.location.manifest_key()) {
-            Ok(_) => Ok(true),
-            Err(error) if error.class == ErrorClass::NotFound => Ok(false),
-            Err(error) => Err(of_storage(&error)),
-        }
-    }
-
     /// Writes archive and index, then publishes archive, index and digest file.
     fn pack(
         &mut self,
         task: &BackupTask,
         told: &mut Told,
-        stop: &AtomicBool,
+        control: &Control<'_>,
     ) -> Result<Packed, Failure> {
         let source = open_source(&task.source_path)?;
         let storage = self.storage;
@@ -178,15 +267,23 @@ impl<'o> Objects<'o> {
         let mut archive = put(&self.location.archive_key())?;
         let mut index = put(&self.location.index_key())?;
         let mut notify = |path: &[u8], notice: Notice<'_>| told.take(path, &notice);
-        let packed =
-            pack(source, &mut archive, &mut index, &mut notify, stop).map_err(|error| {
-                let mut failure = of_pack(&error);
-                if matches!(error, PackError::Unreadable(_)) {
-                    failure.message = format!("{}: {}", failure.message, told.first_reason());
-                    failure.paths = std::mem::take(&mut told.unreadable);
-                }
-                failure
-            })?;
+        let meter = control.progress.meter();
+        let packed = pack(
+            source,
+            &mut archive,
+            &mut index,
+            &mut notify,
+            meter,
+            control.stop,
+        )
+        .map_err(|error| {
+            let mut failure = of_pack(&error);
+            if matches!(error, PackError::Unreadable(_)) {
+                failure.message = format!("{}: {}", failure.message, told.first_reason());
+                failure.paths = std::mem::take(&mut told.unreadable);
+            }
+            failure
+        })?;
         let published = self.publish_data(archive, index, &packed);
         if published.is_err() {
             self.discard();
@@ -201,7 +298,8 @@ impl<'o> Objects<'o> {
         packed: &Packed,
     ) -> Result<(), Failure> {
         // Another run may have finished under this name since the first look.
-        if already_done(self.storage, self.run, self.location)?.is_some() {
+        let published = published_before(self.storage, self.run, self.location)?;
+        if !matches!(published, Published::Nothing) {
             return Err(self.published_elsewhere());
         }
         let location = self.location;
@@ -233,8 +331,12 @@ impl<'o> Objects<'o> {
     }
 
     /// Publishes the manifest, and takes it back when another pod of the same run has replaced
-    /// what it describes.
-    fn publish_manifest(&self, manifest: &Manifest) -> Result<(), Failure> {
+    /// what it describes, or when it does not read back as it was written.
+    fn publish_manifest(
+        &self,
+        manifest: &Manifest,
+        level: VerificationLevel,
+    ) -> Result<(), Failure> {
         self.check_published()?;
         let json = manifest.to_json().map_err(|e| {
             let text = format!("cannot write the manifest: {}", chain(&e));
@@ -249,12 +351,29 @@ impl<'o> Objects<'o> {
             .write_all(json.as_bytes())
             .map_err(|e| of_stored_io("write the manifest", &e))?;
         let own = upload.commit().map_err(|e| self.conflict_or(&e))?;
-        self.check_published().inspect_err(|_| {
+        let kept = self.check_published();
+        let kept = kept.and_then(|()| self.check_manifest(json.as_bytes(), level));
+        kept.inspect_err(|_| {
             // Best effort: a manifest that stays is caught by its digests.
             if self.storage.head(&key).is_ok_and(|found| found == own) {
                 let _ = self.storage.delete(&key);
             }
         })
+    }
+
+    fn check_manifest(&self, json: &[u8], level: VerificationLevel) -> Result<(), Failure> {
+        if level == VerificationLevel::None {
+            return Ok(());
+        }
+        let key = self.location.manifest_key();
+        let stored = self.storage.get_fresh(&key);
+        let stored =
+            bounded(stored.map_err(|e| of_storage_write(&e))?, &key).map_err(not_proven)?;
+        if stored == json {
+            return Ok(());
+        }
+        let what = format!("{key:?} does not have the bytes that were written");
+        Err(not_proven(corrupt(&what)))
     }
 
     fn conflict_or(&self, error: &StorageError) -> Failure {
@@ -294,7 +413,7 @@ impl<'o> Objects<'o> {
     /// Removes what this run has published, unless another pod has replaced it or made it part of
     /// a backup.
     fn discard(&mut self) {
-        if !matches!(self.has_manifest(), Ok(false)) {
+        if !matches!(has_manifest(self.storage, self.location), Ok(false)) {
             return;
         }
         for (key, info) in self.published.drain(..).rev() {
@@ -333,7 +452,12 @@ fn sample_of(sample: &PathSample) -> Sample {
     }
 }
 
-fn report_of(manifest: &Manifest, location: &Location) -> BackupReport {
+fn report_of(
+    manifest: &Manifest,
+    location: &Location,
+    verification: Verification,
+    folder: Option<FolderReport>,
+) -> BackupReport {
     let sample = |sample: &Sample| PathSample {
         total: sample.total,
         first: sample.first.clone(),
@@ -348,5 +472,12 @@ fn report_of(manifest: &Manifest, location: &Location) -> BackupReport {
         torn: sample(&manifest.torn),
         skipped: sample(&manifest.skipped),
         duration_ms: manifest.duration_ms,
+        verification: verification.level,
+        verification_ms: verification.millis,
+        // The folder was looked at without this backup.
+        folder: folder.map(|folder| FolderReport {
+            archives: folder.archives + 1,
+            ..folder
+        }),
     }
 }

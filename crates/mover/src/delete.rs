@@ -6,7 +6,7 @@ use tidelock_protocol::{DeleteFailure, DeleteItem, DeleteReport, DeleteTask, Fai
 use tidelock_storage::{ErrorClass, Storage};
 
 use crate::failure::{of_storage, stopped};
-use crate::stored::{manifest_bytes, owner_uid};
+use crate::stored::{has_manifest, manifest_bytes, owner_uid};
 
 /// Items told in full; the rest are counted.
 const MAX_TOLD: usize = 10;
@@ -17,6 +17,11 @@ const MAX_TOLD: usize = 10;
 /// - The manifest goes first: what is left of a deletion that was killed is no backup.
 /// - A manifest of another UID, or one that cannot be read, protects its objects. The former
 ///   counts as done, because nothing of the item is left there; the latter as failed.
+/// - Where there is no manifest, what stands there goes, and the temporaries of the item's run.
+/// - It writes nothing, so it works on a full store.
+///
+/// # Assumptions
+/// No pod of the items' runs is alive.
 pub(crate) fn delete(
     storage: &dyn Storage,
     task: &DeleteTask,
@@ -53,40 +58,52 @@ pub(crate) fn delete(
     Ok(report)
 }
 
-/// Removes one backup; gives the bytes it took.
+/// Removes one backup, or what a run that ended before its manifest left; gives the bytes it took.
 fn delete_item(storage: &dyn Storage, item: &DeleteItem) -> Result<u64, Failure> {
     let location = &item.location;
-    if let Some(bytes) = manifest_bytes(storage, location)? {
-        match owner_uid(&bytes) {
-            Some(uid) if uid == item.backup_uid => {}
-            Some(uid) => {
-                tracing::warn!(%location, uid, "belongs to another Backup and was left alone");
-                return Ok(0);
-            }
-            None => {
-                let what = format!(
-                    "{:?} is damaged, so nobody can tell whose backup it is",
-                    location.manifest_key()
-                );
-                let mut failure = crate::failure::corrupt(&what);
-                failure.message = format!("{what}; remove its objects by hand");
-                return Err(failure);
-            }
-        }
-    }
     let mut freed = 0;
+    if is_own(storage, item)? {
+        freed += delete_object(storage, &location.manifest_key())?;
+    }
     for key in [
-        location.manifest_key(),
         location.digest_key(),
         location.index_key(),
         location.archive_key(),
     ] {
+        // A Backup that was made again under the same name may publish at any moment.
+        if has_manifest(storage, location)? {
+            tracing::warn!(%location, "another Backup stands there now and was left alone");
+            break;
+        }
         freed += delete_object(storage, &key)?;
     }
     storage
         .sweep(&location.archive_key(), &item.backup_uid)
         .map_err(|e| of_storage(&e))?;
     Ok(freed)
+}
+
+/// Whether the manifest at the item's place is the item's; false also where there is none.
+///
+/// # Errors
+/// A manifest that does not tell whose it is.
+fn is_own(storage: &dyn Storage, item: &DeleteItem) -> Result<bool, Failure> {
+    let location = &item.location;
+    let Some(bytes) = manifest_bytes(storage, location)? else {
+        return Ok(false);
+    };
+    match owner_uid(&bytes) {
+        Some(uid) => Ok(uid == item.backup_uid),
+        None => {
+            let what = format!(
+                "{:?} is damaged, so nobody can tell whose backup it is",
+                location.manifest_key()
+            );
+            let mut failure = crate::failure::corrupt(&what);
+            failure.message = format!("{what}; remove its objects by hand");
+            Err(failure)
+        }
+    }
 }
 
 fn delete_object(storage: &dyn Storage, key: &str) -> Result<u64, Failure> {

@@ -15,6 +15,7 @@ pub(crate) fn failure(reason: FailureReason, message: impl Into<String>) -> Fail
         message: message.into(),
         paths: PathSample::default(),
         target_touched: None,
+        done: None,
     }
 }
 
@@ -104,6 +105,7 @@ pub(crate) fn of_restore(error: &RestoreError) -> Failure {
     match error {
         RestoreError::Corrupt(_) => corrupt(&chain(error)),
         RestoreError::Read(error) => of_stored_io("read the archive", error),
+        RestoreError::Selection(what) => failure(FailureReason::InvalidPath, what.as_str()),
         RestoreError::Stopped => stopped(),
         RestoreError::Target { source, .. }
             if Errno::from_io_error(source) == Some(Errno::AGAIN) =>
@@ -151,11 +153,14 @@ pub(crate) fn of_manifest(error: &ManifestError) -> Failure {
     }
 }
 
+/// What to do about a damaged backup.
+pub(crate) const USE_ANOTHER: &str = "use another backup";
+
 /// Stored data is not what was written.
 pub(crate) fn corrupt(what: &str) -> Failure {
     failure(
         FailureReason::ArchiveCorrupt,
-        format!("{what}; use another backup"),
+        format!("{what}; {USE_ANOTHER}"),
     )
 }
 

@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use std::process;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use tidelock_mover::run_request;
+use rustix::fs::Mode;
+use tidelock_mover::{Progress, Watchdog, run_request, tell_progress};
 use tidelock_protocol::{
     ExitCode, Failure, FailureReason, Outcome, PathSample, REQUEST_ENV, Report, Request,
     TERMINATION_LOG,
@@ -18,7 +20,7 @@ use tracing_subscriber::EnvFilter;
 
 /// Moves the bytes of one backup, restore or deletion. The operator runs it in Job pods; run by
 /// hand it does the same.
-#[derive(Debug, Parser)]
+#[derive(Debug, Clone, Parser)]
 #[command(version)]
 struct Arguments {
     /// The request as JSON in a file, instead of in the environment variable TIDELOCK_REQUEST.
@@ -38,10 +40,13 @@ fn main() -> process::ExitCode {
             EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")),
         )
         .init();
+    // What is stored is shared within its group: the runtime's mask would keep the movers of other
+    // users in that group from the folders that this one makes. All others get nothing.
+    rustix::process::umask(Mode::RWXO);
     let text = request_text(&arguments);
     let uid = text.as_deref().map_or_else(|_| String::new(), run_uid);
     let outcome = catch_unwind(AssertUnwindSafe(|| match &text {
-        Ok(text) => carry_out(text),
+        Ok(text) => carry_out(text, &arguments),
         Err(error) => failed(FailureReason::InvalidRequest, format!("{error:#}")),
     }))
     .unwrap_or_else(|panic| failed(FailureReason::Internal, panic_message(panic.as_ref())));
@@ -79,7 +84,7 @@ fn run_uid(text: &str) -> String {
         .unwrap_or_default()
 }
 
-fn carry_out(text: &str) -> Outcome {
+fn carry_out(text: &str, arguments: &Arguments) -> Outcome {
     let request = match Request::from_json(text) {
         Ok(request) => request,
         Err(error) => return failed(FailureReason::InvalidRequest, error.to_string()),
@@ -98,7 +103,33 @@ fn carry_out(text: &str) -> Outcome {
         uid = run.uid,
         "started"
     );
-    run_request(&request, &stop)
+    let progress = Arc::new(Progress::default());
+    let watchdog = request.stall_timeout_seconds.map(|seconds| {
+        let (arguments, uid) = (arguments.clone(), run.uid.clone());
+        let on_stall = move |failure| give_up(&arguments, uid, failure);
+        let timeout = Duration::from_secs(seconds.max(1));
+        Watchdog::start(Arc::clone(&progress), &request.task, timeout, on_stall)
+    });
+    tell_progress(&progress, &run.uid);
+    let outcome = run_request(&request, &stop, &progress);
+    if let Some(watchdog) = watchdog {
+        watchdog.end();
+    }
+    outcome
+}
+
+/// Ends the process in place of a run that waits for what does not come.
+///
+/// # Crash window
+/// What the run wrote stays as after a kill, and its next try sweeps it.
+fn give_up(arguments: &Arguments, uid: String, failure: Failure) {
+    let code = failure.reason.exit_code();
+    let report = Report::new(uid, Outcome::Failed(failure));
+    match write_report(arguments, &report) {
+        Ok(report) => tracing::error!(report, code = code.code(), "stalled"),
+        Err(error) => tracing::error!(?report, error = format!("{error:#}"), "stalled"),
+    }
+    process::exit(code.code().into());
 }
 
 fn failed(reason: FailureReason, message: String) -> Outcome {
@@ -107,6 +138,7 @@ fn failed(reason: FailureReason, message: String) -> Outcome {
         message,
         paths: PathSample::default(),
         target_touched: None,
+        done: None,
     })
 }
 

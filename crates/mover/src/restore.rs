@@ -1,140 +1,342 @@
-//! From a stored backup into an empty directory.
+//! From a stored backup into a directory.
 
-use std::io::Read;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use tidelock_archive::{
-    Content, Manifest, ObjectRef, Target, unpack, verify_archive, verify_index, verify_object,
+    Changes, Comparison, Content, Finished, Job, Losses, Manifest, Overwrite, Plan, Reading,
+    RestoreError, Selection, Stage, Survey, Target, Try, compare, plan, unpack, verify_archive,
+    verify_index, verify_object,
 };
-use tidelock_protocol::{Failure, FailureReason, Location, RestoreReport, RestoreTask, RunId};
-use tidelock_storage::{ErrorClass, Storage};
+use tidelock_protocol::{
+    Done, Effect, Failure, FailureReason, Outcome, PathSample, RestoreReport, RestoreTask, RunId,
+    Step,
+};
+use tidelock_storage::Storage;
 
-use crate::failure::{corrupt, failure, of_restore, of_storage};
-use crate::stored::{manifest_bytes, parse_manifest};
+use crate::Control;
+use crate::failure::{failure, of_restore};
+use crate::progress::Total;
+use crate::stored::{Object, check_size, expected_manifest, get};
+use crate::words;
 
-/// Checks the backup of `task`, then unpacks it into the empty target.
+/// Checks the backup of `task` and the target, then unpacks the one into the other, or tells what
+/// that would change.
 ///
 /// # Guarantees
-/// Before the first write: the manifest is whole, known and the one the cluster expects; index
-/// and archive have its digests; the target is empty, or holds what this very run wrote before.
+/// - Before the first write: the manifest is whole, known and the one the cluster expects; index
+///   and archive have its digests; every path matches something; the target holds nothing that may
+///   not be there and nothing that stands in the way, and has room for what is coming.
+/// - A failure says how far it got, and whether the target was touched.
+///
+/// # Crash window
+/// A further try of the same run goes on with what it finds, by the target's marker.
 pub(crate) fn restore(
     storage: &dyn Storage,
     run: &RunId,
     task: &RestoreTask,
-    stop: &AtomicBool,
-) -> Result<RestoreReport, Failure> {
-    let clock = Instant::now();
-    let mut target = Target::open(Path::new(&task.target_path), &run.uid)
-        .map_err(|e| touched(of_restore(&e), false))?;
-    let resume = check_target(
-        &target
-            .content()
-            .map_err(|e| touched(of_restore(&e), false))?,
-    )
-    .map_err(|failure| touched(failure, false))?;
-    let [archive, members, entries] = ready(storage, task, &mut target, resume, stop)
-        .map_err(|failure| touched(failure, resume))?;
-    let done = unpack(&target, resume, archive, members, entries, stop)
-        .map_err(|e| touched(of_restore(&e), true))?;
-    Ok(RestoreReport {
-        logical_bytes: done.logical_bytes,
-        files: done.files,
-        others: done.others,
-        duration_ms: u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX),
+    control: &Control<'_>,
+) -> Result<Outcome, Failure> {
+    let untouched = |mut failure: Failure| {
+        failure.target_touched = Some(false);
+        failure
+    };
+    let selection = selection(task).map_err(untouched)?;
+    let target = Target::open(Path::new(&task.target_path), &run.uid)
+        .map_err(|e| untouched(of_restore(&e)))?;
+    let mut restore = Restore {
+        storage,
+        task,
+        overwrite: words::overwrite(task.overwrite),
+        selection,
+        survey: Survey::default(),
+        target,
+        control,
+        clock: Instant::now(),
+        stage: None,
+        done: Finished::default(),
+    };
+    let ended = restore.run();
+    ended.map_err(|failure| restore.told(failure))
+}
+
+/// What the task asks for.
+fn selection(task: &RestoreTask) -> Result<Selection, Failure> {
+    if task.overwrite == tidelock_protocol::Overwrite::Replace && !task.paths.is_empty() {
+        let text = "paths cannot be used with overwrite Replace, which makes the target equal to the whole backup; use Merge";
+        return Err(failure(FailureReason::InvalidRequest, text));
+    }
+    Selection::new(&task.paths).map_err(|error| {
+        let text = format!("{error}; correct spec.paths in a new Restore");
+        failure(FailureReason::InvalidPath, text)
     })
 }
 
-/// `failure`, saying whether anything of the backup is in the target.
-fn touched(mut failure: Failure, touched: bool) -> Failure {
-    failure.target_touched = Some(touched);
-    failure
+struct Restore<'r> {
+    storage: &'r dyn Storage,
+    task: &'r RestoreTask,
+    overwrite: Overwrite,
+    selection: Selection,
+    survey: Survey,
+    target: Target,
+    control: &'r Control<'r>,
+    clock: Instant,
+    /// How far this run is with the target; none before its marker is there.
+    stage: Option<Stage>,
+    done: Finished,
 }
 
-/// All checks, then the claim of the target, then a last look at it: the checks read the whole
-/// archive, and something may have come into the target meanwhile.
-fn ready(
-    storage: &dyn Storage,
-    task: &RestoreTask,
-    target: &mut Target,
-    resume: bool,
-    stop: &AtomicBool,
-) -> Result<[Object; 3], Failure> {
-    let manifest = checked_manifest(storage, task)?;
-    verify(storage, &manifest, stop)?;
-    let objects = open_all(storage, &manifest)?;
-    target.claim().map_err(|e| of_restore(&e))?;
-    if !resume {
-        let content = target.content_beside_marker().map_err(|e| of_restore(&e));
-        let checked = content.and_then(|content| check_target(&content));
-        if let Err(failure) = checked {
-            target.give_back();
+impl Restore<'_> {
+    fn run(&mut self) -> Result<Outcome, Failure> {
+        let begun = self.target.begun();
+        self.stage = begun.map_err(|e| of_restore(&e))?;
+        if self.stage == Some(Stage::Finished) {
+            return self.complete();
+        }
+        if self.stage != Some(Stage::Writing) {
+            self.check_content()?;
+        }
+        let manifest = expected_manifest(self.storage, &self.task.location, &self.task.expected)?;
+        let checked = manifest
+            .archive
+            .bytes
+            .saturating_add(manifest.index.bytes.saturating_mul(3));
+        self.begin_step(Step::Checking, Total::of_bytes(checked));
+        verify(self.storage, &manifest, self.control.stop)?;
+        self.check_selection(&manifest)?;
+        self.check_plan(&manifest)?;
+        if self.task.effect == Effect::DryRun {
+            let changes = self.compare(&manifest, Reading::Cached)?;
+            return Ok(Outcome::Compared(words::changes(&changes)));
+        }
+        let nth = self.begin()?;
+        self.fill(&manifest, nth)?;
+        let finished = self.target.finish(self.done.clone());
+        finished.map_err(|e| of_restore(&e))?;
+        Ok(Outcome::Restored(self.report()))
+    }
+
+    /// Ends what an earlier try has written and checked already.
+    fn complete(&mut self) -> Result<Outcome, Failure> {
+        let claimed = self.target.claim(self.overwrite);
+        let completed = claimed.and_then(|_| self.target.complete());
+        self.done = completed.map_err(|e| of_restore(&e))?;
+        Ok(Outcome::Restored(self.report()))
+    }
+
+    /// Claims the target and looks at it a last time: the checks read the whole archive, and
+    /// something may have come into it meanwhile.
+    fn begin(&mut self) -> Result<Try, Failure> {
+        let was_begun = self.stage.is_some();
+        let stage = self.target.claim(self.overwrite);
+        self.stage = Some(stage.map_err(|e| of_restore(&e))?);
+        if self.stage != Some(Stage::Preparing) {
+            return Ok(Try::Further);
+        }
+        if let Err(failure) = self.check_content() {
+            if !was_begun {
+                self.target.give_back();
+                self.stage = None;
+            }
             return Err(failure);
         }
+        self.target.begin().map_err(|e| of_restore(&e))?;
+        self.stage = Some(Stage::Writing);
+        Ok(Try::First)
     }
-    Ok(objects)
-}
 
-/// The manifest, checked against what the cluster says of the backup.
-fn checked_manifest(storage: &dyn Storage, task: &RestoreTask) -> Result<Manifest, Failure> {
-    let location = &task.location;
-    let bytes = manifest_bytes(storage, location)?.ok_or_else(|| not_found(location))?;
-    let manifest = parse_manifest(&bytes, location)?;
-    let expected = &task.expected;
-    let differs = |what: &str, stored: &str, wanted: &str| {
-        corrupt(&format!(
-            "{:?} says {what} {stored}, the cluster says {wanted}",
-            location.manifest_key()
-        ))
-    };
-    if manifest.source.uid != expected.backup_uid {
-        return Err(differs(
-            "Backup UID",
-            &manifest.source.uid,
-            &expected.backup_uid,
-        ));
+    fn fill(&mut self, manifest: &Manifest, nth: Try) -> Result<(), Failure> {
+        let archive = get(self.storage, &manifest.archive)?;
+        let indexes = self.indexes(manifest)?;
+        let job = Job {
+            target: &self.target,
+            overwrite: self.overwrite,
+            nth,
+            selection: &self.selection,
+            survey: &self.survey,
+            meter: self.control.progress.meter(),
+            stop: self.control.stop,
+        };
+        let total = match self.task.paths[..] {
+            [] => Total {
+                bytes: Some(manifest.logical_bytes),
+                files: Some(manifest.counts.files),
+            },
+            _ => Total::default(),
+        };
+        self.begin_step(Step::Restoring, total);
+        unpack(&job, archive, indexes, &mut self.done).map_err(|e| of_restore(&e))?;
+        if self.done.losses.need_leave() && !self.task.allow_metadata_loss {
+            return Err(metadata_loss(&self.done.losses));
+        }
+        if self.task.read_back {
+            let changes = self.compare(manifest, Reading::Stored)?;
+            check_alike(&changes)?;
+            self.done.read_back = true;
+        }
+        Ok(())
     }
-    let digest = format!("sha256:{}", manifest.archive.sha256);
-    if digest != expected.digest {
-        return Err(differs("digest", &digest, &expected.digest));
-    }
-    if manifest.archive.bytes != expected.stored_bytes {
-        let (stored, wanted) = (manifest.archive.bytes, expected.stored_bytes);
-        return Err(differs("size", &stored.to_string(), &wanted.to_string()));
-    }
-    Ok(manifest)
-}
 
-fn not_found(location: &Location) -> Failure {
-    failure(
-        FailureReason::ArchiveNotFound,
-        format!(
-            "there is no {:?} in storage, so there is no backup; check that the storage volume is the right one",
-            location.manifest_key()
-        ),
-    )
-}
+    fn compare(&self, manifest: &Manifest, reading: Reading) -> Result<Changes, Failure> {
+        let comparison = Comparison {
+            target: &self.target,
+            overwrite: self.overwrite,
+            selection: &self.selection,
+            survey: &self.survey,
+            refused: &self.done.losses,
+            reading,
+            stop: self.control.stop,
+        };
+        self.begin_step(Step::Comparing, Total::of_bytes(manifest.archive.bytes));
+        let archive = get(self.storage, &manifest.archive)?;
+        compare(&comparison, archive, self.indexes(manifest)?).map_err(|e| of_restore(&e))
+    }
 
-/// Whether the restore goes on with its own left-over; anything else in the target is refused.
-fn check_target(content: &Content) -> Result<bool, Failure> {
-    let (message, name) = match content {
-        Content::Nothing => return Ok(false),
-        Content::OwnLeftOver => return Ok(true),
-        Content::ForeignLeftOver => (
-            "the target volume holds what another restore wrote and did not finish; empty it or take another one".to_owned(),
-            ".",
-        ),
-        Content::Foreign(name) => (
-            format!(
-                "the target volume holds {name:?} and perhaps more; restore into an empty volume"
+    fn begin_step(&self, step: Step, total: Total) {
+        self.control.progress.begin(step, total);
+    }
+
+    fn indexes<const N: usize>(&self, manifest: &Manifest) -> Result<[Object; N], Failure> {
+        let mut readers = Vec::with_capacity(N);
+        for _ in 0..N {
+            readers.push(get(self.storage, &manifest.index)?);
+        }
+        readers.try_into().map_err(|_| {
+            failure(
+                FailureReason::Internal,
+                "the index was opened a wrong number of times",
+            )
+        })
+    }
+
+    /// Refuses a target that holds what it may not.
+    fn check_content(&self) -> Result<(), Failure> {
+        let content = self.target.content().map_err(|e| of_restore(&e))?;
+        let (message, name) = match content {
+            Content::ForeignLeftOver(name) => (
+                format!(
+                    "the target volume holds {name:?} of another restore, which did not finish; delete that Restore, so that the target is put back, or empty the volume, or take another one"
+                ),
+                name,
             ),
-            name.as_str(),
-        ),
-    };
-    let mut failure = failure(FailureReason::TargetNotEmpty, message);
-    failure.paths.push(name.as_bytes());
-    Err(failure)
+            Content::Foreign(name) if self.overwrite == Overwrite::Never => (
+                format!(
+                    "the target volume holds {name:?} and perhaps more; restore into an empty volume, or set overwrite to Merge or Replace"
+                ),
+                name,
+            ),
+            Content::Nothing | Content::Foreign(_) => return Ok(()),
+        };
+        let mut failure = failure(FailureReason::TargetNotEmpty, message);
+        failure.paths.push(name.as_bytes());
+        Err(failure)
+    }
+
+    /// Refuses paths that match nothing.
+    fn check_selection(&mut self, manifest: &Manifest) -> Result<(), Failure> {
+        let index = get(self.storage, &manifest.index)?;
+        let survey = self.selection.survey(index, self.control.stop);
+        self.survey = survey.map_err(|e| of_restore(&e))?;
+        let missed = &self.survey.missed;
+        if missed.is_empty() {
+            return Ok(());
+        }
+        let mut paths = PathSample::default();
+        missed.iter().for_each(|glob| paths.push(glob.as_bytes()));
+        let text = format!(
+            "nothing in the backup matches {}; `zcat` the index in storage to see what it holds, and correct spec.paths in a new Restore",
+            paths.first.join(", ")
+        );
+        Err(Failure {
+            paths,
+            ..failure(FailureReason::NothingMatched, text)
+        })
+    }
+
+    /// Refuses a target that is too small, or where something stands in the way.
+    fn check_plan(&self, manifest: &Manifest) -> Result<(), Failure> {
+        let indexes = self.indexes(manifest)?;
+        let what = (&self.selection, &self.survey);
+        let plan = plan(
+            &self.target,
+            self.overwrite,
+            what,
+            indexes,
+            self.control.stop,
+        );
+        let plan = plan.map_err(|e| of_restore(&e))?;
+        if plan.conflicts.total > 0 {
+            let text = format!(
+                "{} names are a folder in the target and none in the backup, or the reverse; move them away, or set overwrite to Replace",
+                plan.conflicts.total
+            );
+            return Err(Failure {
+                paths: words::paths(&plan.conflicts),
+                ..failure(FailureReason::TargetConflict, text)
+            });
+        }
+        if self.stage == Some(Stage::Writing) {
+            // What is there is this run's own, and is written over.
+            return Ok(());
+        }
+        self.check_room(&plan).map_err(|e| of_restore(&e))?
+    }
+
+    fn check_room(&self, plan: &Plan) -> Result<Result<(), Failure>, RestoreError> {
+        let room = self.target.room()?;
+        let beside = match self.overwrite {
+            Overwrite::Replace => {
+                " beside what it holds, which is kept until the restore has succeeded"
+            }
+            Overwrite::Never | Overwrite::Merge => "",
+        };
+        let lack = if let Some(free) = room.bytes.filter(|free| plan.bytes > *free) {
+            format!("{} bytes{beside}, and there are {free} free", plan.bytes)
+        } else if let Some(free) = room.inodes.filter(|free| plan.inodes > *free) {
+            format!("{} inodes{beside}, and there are {free} free", plan.inodes)
+        } else {
+            return Ok(Ok(()));
+        };
+        let text = format!("the restore needs {lack} in the target; use a larger volume");
+        Ok(Err(failure(FailureReason::TargetTooSmall, text)))
+    }
+
+    fn report(&self) -> RestoreReport {
+        let Finished {
+            unpacked,
+            losses,
+            read_back,
+            ..
+        } = &self.done;
+        RestoreReport {
+            logical_bytes: unpacked.logical_bytes,
+            files: unpacked.files,
+            others: unpacked.others,
+            duration_ms: u64::try_from(self.clock.elapsed().as_millis()).unwrap_or(u64::MAX),
+            read_back: *read_back,
+            losses: words::losses(losses),
+        }
+    }
+
+    /// A failure with how far the restore got.
+    fn told(&self, failure: Failure) -> Failure {
+        let touched = match self.stage {
+            None => false,
+            // What the target held may be on its way aside.
+            Some(Stage::Preparing) => self.overwrite == Overwrite::Replace,
+            Some(Stage::Writing | Stage::Finished) => true,
+        };
+        let done = touched.then_some(Done {
+            files: self.done.unpacked.files,
+            bytes: self.done.unpacked.logical_bytes,
+        });
+        Failure {
+            target_touched: Some(touched),
+            done,
+            ..failure
+        }
+    }
 }
 
 /// Compares index and archive with the manifest.
@@ -150,34 +352,43 @@ fn verify(storage: &dyn Storage, manifest: &Manifest, stop: &AtomicBool) -> Resu
     verify_archive(archive, index, &manifest.archive, stop).map_err(fault)
 }
 
-/// A size that differs is found without reading a whole archive.
-fn check_size(storage: &dyn Storage, object: &ObjectRef) -> Result<(), Failure> {
-    let found = storage.head(&object.key).map_err(|e| of_storage(&e))?.bytes;
-    if found != object.bytes {
-        return Err(corrupt(&format!(
-            "{:?} has {found} bytes instead of {}",
-            object.key, object.bytes
-        )));
+/// What a target refused, though that is not allowed.
+fn metadata_loss(losses: &Losses) -> Failure {
+    let kinds = [
+        (losses.owners, "owners"),
+        (losses.modes, "modes"),
+        (losses.times, "times"),
+        (losses.xattrs, "extended attributes"),
+    ];
+    let counts = kinds.iter().filter(|(count, _)| *count > 0);
+    let counts: Vec<_> = counts
+        .map(|(count, kind)| format!("{kind}: {count}"))
+        .collect();
+    let text = format!(
+        "the target refused metadata ({}), though all else was written; give the mover the rights it lacks (mover.privilege), take another kind of volume, or set allowMetadataLoss",
+        counts.join(", ")
+    );
+    Failure {
+        paths: words::paths(&losses.paths),
+        ..failure(FailureReason::MetadataLoss, text)
     }
-    Ok(())
 }
 
-type Object = Box<dyn Read + Send>;
-
-fn get(storage: &dyn Storage, object: &ObjectRef) -> Result<Object, Failure> {
-    storage.get(&object.key, None).map_err(|error| {
-        let mut failure = of_storage(&error);
-        if error.class == ErrorClass::NotFound {
-            failure.reason = FailureReason::ArchiveNotFound;
-        }
-        failure
+/// Refuses a target that is not what was written to it.
+fn check_alike(changes: &Changes) -> Result<(), Failure> {
+    let (missing, changed, extra) = (&changes.added, &changes.changed, &changes.removed);
+    let worst = [changed, missing, extra]
+        .into_iter()
+        .find(|change| change.paths.total > 0);
+    let Some(worst) = worst else {
+        return Ok(());
+    };
+    let text = format!(
+        "the target was read back and is not as the backup: {} names differ, {} are missing, {} are too many; see that nothing else writes to the volume, or take another one",
+        changed.paths.total, missing.paths.total, extra.paths.total
+    );
+    Err(Failure {
+        paths: words::paths(&worst.paths),
+        ..failure(FailureReason::VerificationFailed, text)
     })
-}
-
-fn open_all(storage: &dyn Storage, manifest: &Manifest) -> Result<[Object; 3], Failure> {
-    Ok([
-        get(storage, &manifest.archive)?,
-        get(storage, &manifest.index)?,
-        get(storage, &manifest.index)?,
-    ])
 }

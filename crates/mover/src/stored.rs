@@ -1,13 +1,13 @@
-//! Reading the manifest of a stored backup.
+//! Reading the objects of a stored backup.
 
 use std::io::Read;
 
 use serde::Deserialize;
-use tidelock_archive::{MAX_MANIFEST_BYTES, Manifest};
-use tidelock_protocol::{Failure, Location};
+use tidelock_archive::{MAX_MANIFEST_BYTES, Manifest, ObjectRef};
+use tidelock_protocol::{ExpectedArchive, Failure, FailureReason, Location};
 use tidelock_storage::{ErrorClass, Storage};
 
-use crate::failure::{corrupt, of_manifest, of_storage, of_stored_io};
+use crate::failure::{corrupt, failure, of_manifest, of_storage, of_stored_io};
 
 /// The bytes of the manifest at `location`; none when there is no backup.
 pub(crate) fn manifest_bytes(
@@ -19,6 +19,20 @@ pub(crate) fn manifest_bytes(
         Err(error) if error.class == ErrorClass::NotFound => return Ok(None),
         other => other.map_err(|e| of_storage(&e))?,
     };
+    bounded(object, &key).map(Some)
+}
+
+/// Whether a manifest stands at `location`, whatever it says.
+pub(crate) fn has_manifest(storage: &dyn Storage, location: &Location) -> Result<bool, Failure> {
+    match storage.head(&location.manifest_key()) {
+        Ok(_) => Ok(true),
+        Err(error) if error.class == ErrorClass::NotFound => Ok(false),
+        Err(error) => Err(of_storage(&error)),
+    }
+}
+
+/// The bytes of the manifest `key`, none longer than a manifest may be.
+pub(crate) fn bounded(object: Object, key: &str) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     object
         .take(MAX_MANIFEST_BYTES + 1)
@@ -29,7 +43,7 @@ pub(crate) fn manifest_bytes(
             "{key:?} has more than {MAX_MANIFEST_BYTES} bytes"
         )));
     }
-    Ok(Some(bytes))
+    Ok(bytes)
 }
 
 /// Reads a manifest and checks that it names the objects of its own place only.
@@ -49,6 +63,48 @@ pub(crate) fn parse_manifest(bytes: &[u8], location: &Location) -> Result<Manife
     Ok(manifest)
 }
 
+/// The manifest at `location`, checked against what the cluster says of the backup.
+pub(crate) fn expected_manifest(
+    storage: &dyn Storage,
+    location: &Location,
+    expected: &ExpectedArchive,
+) -> Result<Manifest, Failure> {
+    let bytes = manifest_bytes(storage, location)?.ok_or_else(|| not_found(location))?;
+    let manifest = parse_manifest(&bytes, location)?;
+    let differs = |what: &str, stored: &str, wanted: &str| {
+        corrupt(&format!(
+            "{:?} says {what} {stored}, the cluster says {wanted}",
+            location.manifest_key()
+        ))
+    };
+    if manifest.source.uid != expected.backup_uid {
+        return Err(differs(
+            "Backup UID",
+            &manifest.source.uid,
+            &expected.backup_uid,
+        ));
+    }
+    let digest = format!("sha256:{}", manifest.archive.sha256);
+    if digest != expected.digest {
+        return Err(differs("digest", &digest, &expected.digest));
+    }
+    if manifest.archive.bytes != expected.stored_bytes {
+        let (stored, wanted) = (manifest.archive.bytes, expected.stored_bytes);
+        return Err(differs("size", &stored.to_string(), &wanted.to_string()));
+    }
+    Ok(manifest)
+}
+
+fn not_found(location: &Location) -> Failure {
+    failure(
+        FailureReason::ArchiveNotFound,
+        format!(
+            "there is no {:?} in storage, so there is no backup; check that the storage volume is the right one",
+            location.manifest_key()
+        ),
+    )
+}
+
 /// Whose backup a manifest is of, also when the rest of it means nothing here.
 pub(crate) fn owner_uid(bytes: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
@@ -61,4 +117,29 @@ pub(crate) fn owner_uid(bytes: &[u8]) -> Option<String> {
     }
     let owned: Owned = serde_json::from_slice(bytes).ok()?;
     Some(owned.source.uid)
+}
+
+/// A size that differs is found without reading a whole archive.
+pub(crate) fn check_size(storage: &dyn Storage, object: &ObjectRef) -> Result<(), Failure> {
+    let found = storage.head(&object.key).map_err(|e| of_storage(&e))?.bytes;
+    if found != object.bytes {
+        return Err(corrupt(&format!(
+            "{:?} has {found} bytes instead of {}",
+            object.key, object.bytes
+        )));
+    }
+    Ok(())
+}
+
+/// The bytes of a stored object.
+pub(crate) type Object = Box<dyn Read + Send>;
+
+/// Reads an object that the manifest names.
+pub(crate) fn get(storage: &dyn Storage, object: &ObjectRef) -> Result<Object, Failure> {
+    storage.get(&object.key, None).map_err(|e| of_storage(&e))
+}
+
+/// Reads an object that the manifest names, past the page cache.
+pub(crate) fn get_fresh(storage: &dyn Storage, object: &ObjectRef) -> Result<Object, Failure> {
+    storage.get_fresh(&object.key).map_err(|e| of_storage(&e))
 }

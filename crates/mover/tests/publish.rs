@@ -11,10 +11,12 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
+use common::storage::Hooked;
 use common::{Place, assert_says, failure_of, list, location, noise};
 use tidelock_mover::run;
-use tidelock_protocol::{FailureReason, Outcome, Task};
+use tidelock_protocol::{BackupReport, FailureReason, Outcome, Task};
 use tidelock_storage::{Directory, ObjectInfo, Storage, StorageError, Upload};
 
 /// Storage that stops working at the n-th effect, as if the process had died: nothing after it
@@ -72,6 +74,10 @@ impl Storage for Dying {
         self.inner.get(key, range)
     }
 
+    fn get_fresh(&self, key: &str) -> Result<Box<dyn Read + Send>, StorageError> {
+        self.inner.get_fresh(key)
+    }
+
     fn head(&self, key: &str) -> Result<ObjectInfo, StorageError> {
         self.inner.head(key)
     }
@@ -90,6 +96,16 @@ impl Storage for Dying {
 
     fn sweep(&self, key: &str, run: &str) -> Result<u64, StorageError> {
         self.done(|| self.inner.sweep(key, run))
+    }
+
+    fn sweep_dead(
+        &self,
+        key: &str,
+        run: &str,
+        min_age: Duration,
+        is_alive: &dyn Fn(&str) -> bool,
+    ) -> Result<u64, StorageError> {
+        self.done(|| self.inner.sweep_dead(key, run, min_age, is_alive))
     }
 }
 
@@ -237,7 +253,15 @@ fn a_run_that_is_repeated_reports_the_same_backup() {
         .modified()
         .unwrap();
     fs::write(place.source().join("later"), b"x").unwrap();
-    assert_eq!(place.backup(), first);
+    let again = place.backup();
+    let verification_ms = first.verification_ms;
+    assert_eq!(
+        BackupReport {
+            verification_ms,
+            ..again
+        },
+        first
+    );
     let now = fs::metadata(place.object(".tar.gz"))
         .unwrap()
         .modified()
@@ -353,89 +377,20 @@ fn a_backup_that_nobody_can_be_asked_about_is_not_deleted() {
     assert_eq!(place.stored_names().len(), 4);
 }
 
-/// What another pod does before a commit, told the key.
-type Deed = Box<dyn Fn(&Directory, &str) + Send + Sync>;
-
 /// Storage in which another pod of the same run does something before each commit.
-struct Shared {
-    inner: Directory,
-    deed: Deed,
-}
-
-impl Shared {
-    fn new(place: &Place, deed: impl Fn(&Directory, &str) + Send + Sync + 'static) -> Self {
-        Self {
-            inner: Directory::open(&place.storage()).unwrap(),
-            deed: Box::new(deed),
+fn shared(place: &Place, deed: impl Fn(&Directory, &str) + Send + Sync + 'static) -> Hooked {
+    Hooked::before(place, move |storage, call, key| {
+        if call == "commit" {
+            deed(storage, key);
         }
-    }
-}
-
-impl Storage for Shared {
-    fn put<'a>(&'a self, key: &str, run: &str) -> Result<Box<dyn Upload + 'a>, StorageError> {
-        Ok(Box::new(SharedUpload {
-            storage: self,
-            key: key.to_owned(),
-            upload: self.inner.put(key, run)?,
-        }))
-    }
-
-    fn get(
-        &self,
-        key: &str,
-        range: Option<Range<u64>>,
-    ) -> Result<Box<dyn Read + Send>, StorageError> {
-        self.inner.get(key, range)
-    }
-
-    fn head(&self, key: &str) -> Result<ObjectInfo, StorageError> {
-        self.inner.head(key)
-    }
-
-    fn list(
-        &self,
-        prefix: &str,
-        visit: &mut dyn FnMut(&str, ObjectInfo) -> Result<(), StorageError>,
-    ) -> Result<(), StorageError> {
-        self.inner.list(prefix, visit)
-    }
-
-    fn delete(&self, key: &str) -> Result<bool, StorageError> {
-        self.inner.delete(key)
-    }
-
-    fn sweep(&self, key: &str, run: &str) -> Result<u64, StorageError> {
-        self.inner.sweep(key, run)
-    }
-}
-
-struct SharedUpload<'a> {
-    storage: &'a Shared,
-    key: String,
-    upload: Box<dyn Upload + 'a>,
-}
-
-impl Write for SharedUpload<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.upload.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.upload.flush()
-    }
-}
-
-impl Upload for SharedUpload<'_> {
-    fn commit(self: Box<Self>) -> Result<ObjectInfo, StorageError> {
-        (self.storage.deed)(&self.storage.inner, &self.key);
-        self.upload.commit()
-    }
+        Ok(())
+    })
 }
 
 #[test]
 fn a_backup_that_another_pod_of_its_run_swept_away_is_tried_again() {
     let place = small_source();
-    let storage = Shared::new(&place, |storage, key| {
+    let storage = shared(&place, |storage, key| {
         storage.sweep(key, "u-1").unwrap();
     });
     let request = place.request("u-1", place.backup_task());
@@ -469,7 +424,7 @@ fn a_pod_that_was_away_for_long_replaces_and_removes_nothing_of_its_successors()
     let place = small_source();
     let folder = place.object(".tar.gz").parent().unwrap().to_path_buf();
     let objects = finished.clone();
-    let storage = Shared::new(&place, move |_, key| {
+    let storage = shared(&place, move |_, key| {
         // The successor ends while this pod is about to publish its archive.
         if key.ends_with(".tar.gz") {
             for (ending, bytes) in &objects {

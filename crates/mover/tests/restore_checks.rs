@@ -12,9 +12,9 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use common::{Place, assert_says, failure_of, list, noise};
+use common::{Place, assert_says, failure_of, list, noise, with_mounts};
 use proptest::prelude::*;
-use tidelock_protocol::{BackupReport, Failure, FailureReason, Task};
+use tidelock_protocol::{BackupReport, Done, Failure, FailureReason, Task};
 
 fn backed_up() -> (Place, BackupReport) {
     let place = Place::new();
@@ -243,7 +243,7 @@ fn the_left_over_of_another_restore_is_refused() {
 fn a_restore_that_was_killed_is_finished_by_its_next_try() {
     let (place, backup) = backed_up();
     let target = place.target();
-    fs::write(target.join(".tidelock-restore-r-1"), b"").unwrap();
+    place.begin_restore();
     fs::create_dir(target.join("dir")).unwrap();
     fs::write(target.join("dir/file"), b"half").unwrap();
     fs::set_permissions(target.join("dir/file"), PermissionsExt::from_mode(0o400)).unwrap();
@@ -257,7 +257,7 @@ fn a_restore_over_a_planted_link_writes_nothing_outside() {
     let (place, backup) = backed_up();
     let outside = place.path("outside");
     fs::create_dir(&outside).unwrap();
-    fs::write(place.target().join(".tidelock-restore-r-1"), b"").unwrap();
+    place.begin_restore();
     symlink(&outside, place.target().join("dir")).unwrap();
     let failure = place.restore_fails(&backup);
     assert_says(&failure, FailureReason::TargetUnwritable, &["dir"]);
@@ -265,7 +265,7 @@ fn a_restore_over_a_planted_link_writes_nothing_outside() {
 }
 
 #[test]
-fn a_target_that_refuses_an_owner_fails_the_restore() {
+fn a_target_that_refuses_an_owner_fails_the_restore_at_its_end() {
     let place = Place::new();
     let file = place.source().join("file");
     fs::write(&file, b"x").unwrap();
@@ -280,22 +280,21 @@ fn a_target_that_refuses_an_owner_fails_the_restore() {
     };
     let outcome = place.run_with("r-1", place.restore_task(&backup), without_chown);
     let failure = failure_of(outcome);
-    let words = ["owner", "file", "Operation not permitted"];
-    assert_says(&failure, FailureReason::TargetUnwritable, &words);
+    let words = ["owners: 1", "allowMetadataLoss"];
+    assert_says(&failure, FailureReason::MetadataLoss, &words);
     assert_eq!(failure.target_touched, Some(true));
     assert_eq!(failure.paths.first, ["file"]);
+    assert_eq!(failure.done, Some(Done { files: 1, bytes: 1 }));
+    assert_eq!(fs::read(place.target().join("file")).unwrap(), b"x");
 }
 
-/// Runs the mover in a mount namespace of its own, after `setup`.
-fn with_mounts(setup: String) -> impl FnOnce(Command) -> Command {
-    move |mover| {
-        let mut outer = Command::new("unshare");
-        let script = format!("{setup} && exec \"$0\" \"$@\"");
-        outer
-            .args(["--mount", "--", "sh", "-c", &script])
-            .arg(mover.get_program());
-        outer
+fn many_small_files() -> (Place, BackupReport) {
+    let place = Place::new();
+    for n in 0..400 {
+        fs::write(place.source().join(format!("file-{n}")), b"x").unwrap();
     }
+    let backup = place.backup();
+    (place, backup)
 }
 
 #[test]
@@ -305,8 +304,28 @@ fn a_full_target_and_a_full_storage_say_so() {
     let mount = format!("mount -t tmpfs -o size=1m none {}", target.display());
     let task = place.restore_task(&backup);
     let failure = failure_of(place.run_with("r-1", task, with_mounts(mount)));
-    assert_says(&failure, FailureReason::TargetFull, &["dir/", "No space"]);
+    let words = ["3145728 bytes", "1048576 free", "larger volume"];
+    assert_says(&failure, FailureReason::TargetTooSmall, &words);
+    assert_eq!(failure.target_touched, Some(false));
+    // One that fills up only when it is written to: each small file takes a page.
+    let (many, backup) = many_small_files();
+    let mount = format!("mount -t tmpfs -o size=1m none {}", many.target().display());
+    let task = many.restore_task(&backup);
+    let failure = failure_of(many.run_with("r-1", task, with_mounts(mount)));
+    assert_says(&failure, FailureReason::TargetFull, &["No space"]);
     assert_eq!(failure.target_touched, Some(true));
+    assert!(
+        failure.done.is_some_and(|done| done.files > 100),
+        "{failure:?}"
+    );
+    let mount = format!(
+        "mount -t tmpfs -o nr_inodes=99 none {}",
+        many.target().display()
+    );
+    let task = many.restore_task(&backup);
+    let failure = failure_of(many.run_with("r-1", task, with_mounts(mount)));
+    let words = ["400 inodes", "9", "free"];
+    assert_says(&failure, FailureReason::TargetTooSmall, &words);
     let storage = place.storage();
     let mount = format!("mount -t tmpfs -o size=1m none {}", storage.display());
     let failure = failure_of(place.run_with("u-1", place.backup_task(), with_mounts(mount)));
@@ -363,8 +382,7 @@ fn two_pods_of_one_restore_never_write_at_once() {
     use rustix::fs::{FlockOperation, flock};
 
     let (place, backup) = backed_up();
-    let marker = place.target().join(".tidelock-restore-r-1");
-    fs::write(&marker, b"").unwrap();
+    let marker = place.begin_restore();
     let other = fs::File::open(&marker).unwrap();
     flock(&other, FlockOperation::NonBlockingLockExclusive).unwrap();
     let failure = place.restore_fails(&backup);

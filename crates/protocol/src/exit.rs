@@ -27,6 +27,20 @@ pub enum FailureReason {
     StorageUnavailable,
     /// Storage refuses this mover: read-only or permission denied.
     StorageDenied,
+    /// What was read back is not what was written: storage lost or changed it.
+    VerificationFailed,
+    /// The target has too little space or too few inodes for what is coming; nothing was written.
+    TargetTooSmall,
+    /// A name in the target is of a type that stands in the way; nothing was written.
+    TargetConflict,
+    /// A path that was asked for matches nothing in the archive; nothing was written.
+    NothingMatched,
+    /// A path that was asked for is not a glob that can be followed.
+    InvalidPath,
+    /// The target refused owners, modes, times or attributes, and that was not allowed.
+    MetadataLoss,
+    /// Nothing moved for the stall time-out.
+    Stalled,
     /// The run was told to stop (SIGTERM).
     Interrupted,
     /// A fault of the mover itself; worth a bug report.
@@ -35,7 +49,7 @@ pub enum FailureReason {
 
 impl FailureReason {
     /// Every reason, for tables and tests.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 21] = [
         Self::InvalidRequest,
         Self::SourceUnreadable,
         Self::ArchiveConflict,
@@ -48,6 +62,13 @@ impl FailureReason {
         Self::TargetFull,
         Self::StorageUnavailable,
         Self::StorageDenied,
+        Self::VerificationFailed,
+        Self::TargetTooSmall,
+        Self::TargetConflict,
+        Self::NothingMatched,
+        Self::InvalidPath,
+        Self::MetadataLoss,
+        Self::Stalled,
         Self::Interrupted,
         Self::Internal,
     ];
@@ -55,7 +76,9 @@ impl FailureReason {
     /// The exit code that tells the Job controller whether another try can help.
     pub fn exit_code(self) -> ExitCode {
         match self {
-            Self::StorageUnavailable => ExitCode::Transient,
+            Self::StorageUnavailable | Self::VerificationFailed | Self::Stalled => {
+                ExitCode::Transient
+            }
             Self::Interrupted => ExitCode::Interrupted,
             Self::Internal => ExitCode::Internal,
             _ => ExitCode::Permanent,
@@ -77,6 +100,13 @@ impl FailureReason {
             Self::TargetFull => "TargetFull",
             Self::StorageUnavailable => "StorageUnavailable",
             Self::StorageDenied => "StorageDenied",
+            Self::VerificationFailed => "VerificationFailed",
+            Self::TargetTooSmall => "TargetTooSmall",
+            Self::TargetConflict => "TargetConflict",
+            Self::NothingMatched => "NothingMatched",
+            Self::InvalidPath => "InvalidPath",
+            Self::MetadataLoss => "MetadataLoss",
+            Self::Stalled => "Stalled",
             Self::Interrupted => "Interrupted",
             Self::Internal => "Internal",
         }

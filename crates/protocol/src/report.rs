@@ -1,6 +1,10 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{FailureReason, Location, PROTOCOL_VERSION};
+use crate::paths::shorten_middle;
+use crate::{
+    BackupReport, Changes, DeleteReport, Failure, PROTOCOL_VERSION, RestoreReport, UndoReport,
+    VerifyReport,
+};
 
 /// The kubelet keeps at most this much of a termination message (source: kubelet, 4 KiB).
 pub const MAX_REPORT_BYTES: usize = 4096;
@@ -23,152 +27,18 @@ pub struct Report {
 pub enum Outcome {
     /// The archive is published.
     BackedUp(BackupReport),
-    /// The target holds what the archive holds.
+    /// The target holds what was asked for.
     Restored(RestoreReport),
+    /// What a restore would do; nothing was written.
+    Compared(Changes),
+    /// What was left of a restore is taken back.
+    Undone(UndoReport),
+    /// Every item was looked at, or the reason why not stands beside it.
+    Verified(VerifyReport),
     /// Every item was looked at; some may have failed.
     Deleted(DeleteReport),
     /// Nothing of the task may be relied on.
     Failed(Failure),
-}
-
-/// What a finished backup wrote.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct BackupReport {
-    /// Where the archive is.
-    pub location: Location,
-    /// `sha256:` and 64 hex digits, over the stored archive.
-    pub digest: String,
-    /// Size of the archive in storage.
-    pub stored_bytes: u64,
-    /// Sum of the sizes of the regular files.
-    pub logical_bytes: u64,
-    /// Regular files, each name of a hard-linked file counted.
-    pub files: u64,
-    /// Everything else that was archived: directories, links, FIFOs, device nodes.
-    pub others: u64,
-    /// Files that changed while they were read, and still did after the retries.
-    pub torn: PathSample,
-    /// What is not in the archive: sockets, and the content of other file systems mounted inside.
-    pub skipped: PathSample,
-    /// Milliseconds from the first read to the published manifest.
-    pub duration_ms: u64,
-}
-
-/// What a finished restore wrote.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct RestoreReport {
-    /// Sum of the sizes of the regular files written.
-    pub logical_bytes: u64,
-    /// Regular files written, each name of a hard-linked file counted.
-    pub files: u64,
-    /// Everything else that was made.
-    pub others: u64,
-    /// Milliseconds from the first check to the last time set.
-    pub duration_ms: u64,
-}
-
-/// What a delete run removed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct DeleteReport {
-    /// Items whose data is gone now, also when it was gone before.
-    pub deleted: u64,
-    /// Bytes given back.
-    pub freed_bytes: u64,
-    /// The first items that are still there, with the reason.
-    pub failed: Vec<DeleteFailure>,
-    /// How many items are still there in all.
-    pub failed_total: u64,
-}
-
-/// One item that could not be removed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct DeleteFailure {
-    /// Which one.
-    pub location: Location,
-    /// Why, in words for a person.
-    pub message: String,
-}
-
-/// Why a run failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Failure {
-    /// The stable word.
-    pub reason: FailureReason,
-    /// What happened, to what, and what to do.
-    pub message: String,
-    /// The paths it happened to.
-    pub paths: PathSample,
-    /// For a restore: whether anything was written into the target.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub target_touched: Option<bool>,
-}
-
-/// The first few of many paths, and how many there are.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct PathSample {
-    /// How many in all.
-    pub total: u64,
-    /// The first ones, relative to the volume's root; bytes that are not printable UTF-8 are
-    /// escaped as `\xNN`, long ones shortened in the middle.
-    pub first: Vec<String>,
-}
-
-impl PathSample {
-    /// How many paths a sample holds.
-    pub const MAX_FIRST: usize = 10;
-    /// Longest path kept, in bytes; ten of them fit a termination message beside the rest.
-    pub const MAX_PATH_BYTES: usize = 160;
-
-    /// Counts a path and keeps it while there is room.
-    pub fn push(&mut self, path: &[u8]) {
-        self.total += 1;
-        if self.first.len() < Self::MAX_FIRST {
-            self.first.push(printable(path));
-        }
-    }
-
-    /// Whether nothing was counted.
-    pub fn is_empty(&self) -> bool {
-        self.total == 0
-    }
-}
-
-/// `path` as one printable line of bounded length.
-fn printable(path: &[u8]) -> String {
-    let mut text = String::new();
-    for chunk in path.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            if c.is_control() || c == '\\' || c == '"' {
-                let mut buffer = [0; 4];
-                for byte in c.encode_utf8(&mut buffer).bytes() {
-                    text.push_str(&format!("\\x{byte:02x}"));
-                }
-            } else {
-                text.push(c);
-            }
-        }
-        for byte in chunk.invalid() {
-            text.push_str(&format!("\\x{byte:02x}"));
-        }
-    }
-    shorten_middle(&text, PathSample::MAX_PATH_BYTES)
-}
-
-/// `text` in at most `max` bytes: its start, `…`, its end.
-fn shorten_middle(text: &str, max: usize) -> String {
-    if text.len() <= max {
-        return text.to_owned();
-    }
-    let half = (max - '…'.len_utf8()) / 2;
-    let head = text.floor_char_boundary(half);
-    let tail = text.ceil_char_boundary(text.len() - half);
-    format!("{}…{}", &text[..head], &text[tail..])
 }
 
 /// A termination message that is not a report of this run.
@@ -241,9 +111,19 @@ impl Outcome {
     fn shrink(&mut self) -> bool {
         match self {
             Self::BackedUp(report) => {
-                report.skipped.first.pop().is_some() || report.torn.first.pop().is_some()
+                let unknown = report.folder.as_mut().map(|folder| &mut folder.unknown);
+                unknown.is_some_and(|sample| sample.first.pop().is_some())
+                    || report.skipped.first.pop().is_some()
+                    || report.torn.first.pop().is_some()
             }
-            Self::Restored(_) => false,
+            Self::Restored(report) => report.losses.paths.first.pop().is_some(),
+            Self::Compared(changes) => changes.shrink(),
+            Self::Undone(_) => false,
+            Self::Verified(report) => {
+                let unknown = report.folder.as_mut().map(|folder| &mut folder.unknown);
+                unknown.is_some_and(|sample| sample.first.pop().is_some())
+                    || report.faults.pop().is_some()
+            }
             Self::Deleted(report) => report.failed.pop().is_some(),
             Self::Failed(failure) => {
                 if failure.paths.first.pop().is_some() {
@@ -265,6 +145,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::{FailureReason, FolderReport, Location, PathSample, VerificationLevel};
 
     fn failed(message: String, paths: &[Vec<u8>]) -> Report {
         let mut sample = PathSample::default();
@@ -276,6 +157,7 @@ mod tests {
                 message,
                 paths: sample,
                 target_touched: None,
+                done: None,
             }),
         )
     }
@@ -294,6 +176,9 @@ mod tests {
                 torn: PathSample::default(),
                 skipped: PathSample::default(),
                 duration_ms: 6000,
+                verification: VerificationLevel::Full,
+                verification_ms: 1000,
+                folder: Some(FolderReport::default()),
             }),
         );
         insta::assert_json_snapshot!(report);

@@ -12,6 +12,9 @@ pub struct Request {
     pub run: RunId,
     /// Where the bytes live.
     pub storage: StorageTarget,
+    /// After how many seconds without a moved byte the mover gives up; none waits for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stall_timeout_seconds: Option<u64>,
     /// What to do.
     pub task: Task,
 }
@@ -37,6 +40,8 @@ pub enum StorageTarget {
         /// Absolute path of the storage root inside the pod.
         path: String,
     },
+    /// The task needs no storage.
+    None,
 }
 
 /// The mover's task.
@@ -45,10 +50,14 @@ pub enum StorageTarget {
 pub enum Task {
     /// Archive a directory into storage.
     Backup(BackupTask),
-    /// Unpack an archive into an empty directory.
+    /// Unpack an archive into a directory, or tell what that would change.
     Restore(RestoreTask),
+    /// Take back what a restore that ended for good has written.
+    Undo(UndoTask),
     /// Remove backups from storage.
     Delete(DeleteTask),
+    /// Read stored backups again and compare everything.
+    Verify(VerifyTask),
 }
 
 /// Archive `source_path` into storage at `location`.
@@ -66,9 +75,42 @@ pub struct BackupTask {
     /// Name of the BackupPolicy, for the manifest; none for a run by hand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy_name: Option<String>,
+    /// How much of what was stored is read back before it counts as a backup.
+    #[serde(default)]
+    pub verification: VerificationLevel,
+    /// What to look after in the volume's folder on the way.
+    #[serde(default)]
+    pub household: Household,
 }
 
-/// Unpack the archive at `location` into `target_path`, which must be empty.
+/// How much of a stored backup is read back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VerificationLevel {
+    /// Nothing.
+    None,
+    /// Archive and index are read, and their sizes and digests compared.
+    Digest,
+    /// Beyond that, every entry is decoded and compared with the index.
+    #[default]
+    Full,
+}
+
+/// What the cluster knows of the folder of one volume in storage, for sweeping and for a list of
+/// what nobody knows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Household {
+    /// Last parts of the locations of every Backup of this volume that the cluster has; none where
+    /// there are too many to list, and then nothing is told to be unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known: Option<Vec<String>>,
+    /// UIDs of the runs that may be writing; temporaries of all others are left-overs. None where
+    /// that cannot be told, and then nothing is swept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active: Option<Vec<String>>,
+}
+
+/// Unpack the archive at `location` into `target_path`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RestoreTask {
@@ -77,6 +119,77 @@ pub struct RestoreTask {
     /// Where the archive is.
     pub location: Location,
     /// What the Backup's status says of the archive; storage that says otherwise is refused.
+    pub expected: ExpectedArchive,
+    /// What may happen to what the target holds.
+    #[serde(default)]
+    pub overwrite: Overwrite,
+    /// Whether anything is written.
+    #[serde(default)]
+    pub effect: Effect,
+    /// Globs over paths in the archive; empty takes everything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<String>,
+    /// Whether the target is read back and compared once it is written.
+    #[serde(default)]
+    pub read_back: bool,
+    /// Whether owners, modes, times and attributes that the target refuses are passed over; they
+    /// are counted either way.
+    #[serde(default)]
+    pub allow_metadata_loss: bool,
+}
+
+/// What may happen to what the target of a restore holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Overwrite {
+    /// The target must be empty.
+    #[default]
+    Never,
+    /// Names in the archive are added or replaced, all others stay.
+    Merge,
+    /// The target becomes equal to the backup; what it held is kept until that is done.
+    Replace,
+}
+
+/// Whether a restore writes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Effect {
+    /// It restores.
+    #[default]
+    Write,
+    /// It tells what it would add, change and remove, and writes nothing.
+    DryRun,
+}
+
+/// Take back what the restore of the request's run UID has written into `target_path`.
+///
+/// A target without that restore's marker is left as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UndoTask {
+    /// Absolute path of the target inside the pod.
+    pub target_path: String,
+    /// What the restore was allowed to do.
+    pub overwrite: Overwrite,
+}
+
+/// Read stored backups again, in this order, and compare everything.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct VerifyTask {
+    /// The backups to read.
+    pub items: Vec<VerifyItem>,
+    /// What to look after in the volume's folder on the way.
+    #[serde(default)]
+    pub household: Household,
+}
+
+/// One backup to read again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct VerifyItem {
+    /// Where it is.
+    pub location: Location,
+    /// What the Backup's status says of it.
     pub expected: ExpectedArchive,
 }
 
@@ -161,11 +274,17 @@ mod tests {
             storage: StorageTarget::Directory {
                 path: "/storage".into(),
             },
+            stall_timeout_seconds: Some(1800),
             task: Task::Backup(BackupTask {
                 source_path: "/source".into(),
                 location: Location::new("shop", "data", "nightly-1").unwrap(),
                 pvc_name: "data".into(),
                 policy_name: Some("nightly".into()),
+                verification: VerificationLevel::Full,
+                household: Household {
+                    known: Some(vec!["nightly-0".into()]),
+                    active: Some(vec!["u-1".into()]),
+                },
             }),
         }
     }

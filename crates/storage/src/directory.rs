@@ -4,13 +4,15 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fsync, mkdirat, openat2, statat,
-    unlinkat,
+    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, fsync, mkdirat, openat2,
+    statat, unlinkat,
 };
 use rustix::io::Errno;
 
+use crate::fresh::FreshFile;
 use crate::upload::FileUpload;
 use crate::{ObjectInfo, Storage, StorageError, Upload};
 
@@ -55,6 +57,14 @@ impl Directory {
         };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         openat2(&self.root, path, flags, Mode::empty(), BENEATH)
+    }
+
+    fn open_object(&self, key: &str) -> Result<File, StorageError> {
+        split_key("read", key)?;
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        openat2(&self.root, key, flags, Mode::empty(), BENEATH)
+            .map(File::from)
+            .map_err(|e| StorageError::of_os("read", key, e))
     }
 
     /// Opens the directory of an object, making what is missing.
@@ -122,7 +132,7 @@ impl Storage for Directory {
         check_run(key, run)?;
         let fault = |e| StorageError::of_os("write", key, e);
         let dir = self.ensure_dir(&parts).map_err(fault)?;
-        let temporary = format!("{TEMPORARY_PREFIX}{run}-{:016x}", random());
+        let temporary = temporary_of(run);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let file = openat2(&dir, &temporary, flags, FILE_MODE, BENEATH).map_err(fault)?;
         Ok(Box::new(FileUpload {
@@ -140,11 +150,7 @@ impl Storage for Directory {
         key: &str,
         range: Option<Range<u64>>,
     ) -> Result<Box<dyn Read + Send>, StorageError> {
-        split_key("read", key)?;
-        let fault = |e| StorageError::of_os("read", key, e);
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = openat2(&self.root, key, flags, Mode::empty(), BENEATH).map_err(fault)?;
-        let mut file = File::from(file);
+        let mut file = self.open_object(key)?;
         let limit = match range {
             Some(range) => {
                 file.seek(SeekFrom::Start(range.start))
@@ -156,6 +162,14 @@ impl Storage for Directory {
         Ok(Box::new(ObjectReader {
             key: key.to_owned(),
             file: file.take(limit),
+        }))
+    }
+
+    fn get_fresh(&self, key: &str) -> Result<Box<dyn Read + Send>, StorageError> {
+        let file = FreshFile::new(self.open_object(key)?);
+        Ok(Box::new(ObjectReader {
+            key: key.to_owned(),
+            file: file.map_err(|e| StorageError::of_os("read", key, e))?,
         }))
     }
 
@@ -197,34 +211,43 @@ impl Storage for Directory {
         let (parts, _) = split_key("sweep", key)?;
         check_run(key, run)?;
         let fault = |e| StorageError::of_os("sweep", key, e);
+        match self.open_dir(&parts) {
+            Err(Errno::NOENT) => Ok(0),
+            Err(e) => Err(fault(e)),
+            Ok(dir) => remove_temporaries(&dir, |_, owner| owner == run).map_err(fault),
+        }
+    }
+
+    fn sweep_dead(
+        &self,
+        key: &str,
+        run: &str,
+        min_age: Duration,
+        is_alive: &dyn Fn(&str) -> bool,
+    ) -> Result<u64, StorageError> {
+        let (parts, _) = split_key("sweep", key)?;
+        check_run(key, run)?;
+        let fault = |e| StorageError::of_os("sweep", key, e);
         let dir = match self.open_dir(&parts) {
             Err(Errno::NOENT) => return Ok(0),
             other => other.map_err(fault)?,
         };
-        let mut removed = 0;
-        for entry in Dir::read_from(&dir).map_err(fault)? {
-            let entry = entry.map_err(fault)?;
-            let name = entry.file_name();
-            if !name.to_str().is_ok_and(|name| is_temporary_of(name, run)) {
-                continue;
-            }
-            match unlinkat(&dir, name, AtFlags::empty()) {
-                Ok(()) => removed += 1,
-                Err(Errno::NOENT) => {}
-                Err(e) => return Err(fault(e)),
-            }
-        }
-        Ok(removed)
+        let now = clock_of(&dir, run).map_err(fault)?;
+        remove_temporaries(&dir, |stat, owner| {
+            let age = now.saturating_sub(stat.st_mtime);
+            u64::try_from(age).is_ok_and(|age| age > min_age.as_secs()) && !is_alive(owner)
+        })
+        .map_err(fault)
     }
 }
 
 /// Reads an object and names it when that fails.
-struct ObjectReader {
+struct ObjectReader<R> {
     key: String,
-    file: io::Take<File>,
+    file: R,
 }
 
-impl Read for ObjectReader {
+impl<R: Read> Read for ObjectReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.file.read(buffer).map_err(|e| {
             if e.kind() == io::ErrorKind::Interrupted {
@@ -251,11 +274,49 @@ fn random() -> u64 {
     RandomState::new().hash_one(std::process::id())
 }
 
-fn is_temporary_of(name: &str, run: &str) -> bool {
-    name.strip_prefix(TEMPORARY_PREFIX)
-        .and_then(|rest| rest.strip_prefix(run))
-        .and_then(|rest| rest.strip_prefix('-'))
-        .is_some_and(|random| random.len() == 16 && random.bytes().all(|b| b.is_ascii_hexdigit()))
+fn temporary_of(run: &str) -> String {
+    format!("{TEMPORARY_PREFIX}{run}-{:016x}", random())
+}
+
+/// The run that a temporary name belongs to; none for other names.
+fn owner_of(name: &str) -> Option<&str> {
+    let (run, random) = name.strip_prefix(TEMPORARY_PREFIX)?.rsplit_once('-')?;
+    let is_random = random.len() == 16 && random.bytes().all(|b| b.is_ascii_hexdigit());
+    (is_random && !run.is_empty()).then_some(run)
+}
+
+/// Removes the temporary files of which `is_left` says so, told their state and their run.
+fn remove_temporaries(dir: &OwnedFd, is_left: impl Fn(&Stat, &str) -> bool) -> Result<u64, Errno> {
+    let mut removed = 0;
+    for entry in Dir::read_from(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let Some(run) = name.to_str().ok().and_then(owner_of) else {
+            continue;
+        };
+        let gone = match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if !is_left(&stat, run) => continue,
+            Ok(_) => unlinkat(dir, name, AtFlags::empty()),
+            Err(e) => Err(e),
+        };
+        match gone {
+            Ok(()) => removed += 1,
+            Err(Errno::NOENT) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(removed)
+}
+
+/// Seconds on the clock that stamps the files of a directory: that of the file server, which the
+/// pod's may be far from.
+fn clock_of(dir: &OwnedFd, run: &str) -> Result<i64, Errno> {
+    let name = temporary_of(run);
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = openat2(dir, &name, flags, FILE_MODE, BENEATH)?;
+    let stat = fstat(&file);
+    unlinkat(dir, &name, AtFlags::empty())?;
+    Ok(stat?.st_mtime)
 }
 
 /// Whether keys below the directory `dir` can start with `prefix`.

@@ -5,10 +5,12 @@
 
 mod directory;
 mod error;
+mod fresh;
 mod upload;
 
 use std::io::{Read, Write};
 use std::ops::Range;
+use std::time::Duration;
 
 pub use directory::Directory;
 pub use error::{ErrorClass, StorageError, storage_error_in};
@@ -37,6 +39,15 @@ pub trait Storage: Send + Sync {
         range: Option<Range<u64>>,
     ) -> Result<Box<dyn Read + Send>, StorageError>;
 
+    /// Reads all of the object as its medium has it, not as this host remembers it.
+    ///
+    /// # Guarantees
+    /// Before the first read, what was written has reached the medium, and what the host's page
+    /// cache holds of the object is dropped, as far as the file system follows such advice; those
+    /// on local disks do. Caches of disks, controllers and file servers are not passed. What is
+    /// read is dropped again behind the reader.
+    fn get_fresh(&self, key: &str) -> Result<Box<dyn Read + Send>, StorageError>;
+
     /// Size and version of the object; [`ErrorClass::NotFound`] when there is none.
     fn head(&self, key: &str) -> Result<ObjectInfo, StorageError>;
 
@@ -56,6 +67,21 @@ pub trait Storage: Send + Sync {
     ///
     /// Uploads of other runs are never touched.
     fn sweep(&self, key: &str, run: &str) -> Result<u64, StorageError>;
+
+    /// Removes what dead uploads of any run left beside `key`; returns how many.
+    ///
+    /// Dead is one that was not written to for longer than `min_age`, and whose run `is_alive`
+    /// denies. `run` marks what this call itself may leave behind.
+    ///
+    /// # Guarantees
+    /// Age is told by the clock of the store, never by that of this host.
+    fn sweep_dead(
+        &self,
+        key: &str,
+        run: &str,
+        min_age: Duration,
+        is_alive: &dyn Fn(&str) -> bool,
+    ) -> Result<u64, StorageError>;
 }
 
 /// An object that is being written. Dropping it without a commit discards it.

@@ -3,7 +3,9 @@
 
 use std::io::{Read, Write};
 use std::os::unix::fs::symlink;
+use std::time::{Duration, SystemTime};
 
+use rustix::io::{Errno, ReadWriteFlags};
 use tidelock_storage::{Directory, ErrorClass, Storage};
 
 const KEY: &str = "shop/data/nightly.tar.gz";
@@ -107,6 +109,95 @@ fn a_sweep_removes_the_left_overs_of_its_own_run_only() {
     assert!(left.iter().all(|name| !name.starts_with(".tidelock-u-1-0")));
 }
 
+/// Writes a temporary file of `run`, last touched `age` seconds before now.
+fn temporary(store: &Directory, dir: &std::path::Path, run: &str, age: u64) {
+    let before = std::fs::read_dir(dir).map_or(0, Iterator::count);
+    std::mem::forget(store.put(KEY, run).unwrap());
+    assert_eq!(std::fs::read_dir(dir).unwrap().count(), before + 1);
+    for entry in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        let name = entry.file_name().into_string().unwrap();
+        if name.starts_with(&format!(".tidelock-{run}-")) {
+            let file = std::fs::File::options().write(true).open(entry.path());
+            let then = SystemTime::now() - Duration::from_secs(age);
+            file.unwrap().set_modified(then).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_sweep_of_the_dead_spares_the_living_the_young_and_every_object() {
+    let (root, store) = store();
+    let dir = root.path().join("shop/data");
+    put(&store, KEY, b"object");
+    let object = std::fs::File::options()
+        .write(true)
+        .open(root.path().join(KEY));
+    object
+        .unwrap()
+        .set_modified(SystemTime::UNIX_EPOCH)
+        .unwrap();
+    temporary(&store, &dir, "dead", 7200);
+    temporary(&store, &dir, "alive", 7200);
+    temporary(&store, &dir, "young", 3000);
+    let hour = Duration::from_secs(3600);
+    let swept = store.sweep_dead(KEY, "u-1", hour, &|run| run == "alive");
+    assert_eq!(swept.unwrap(), 1);
+    let mut left: Vec<_> = std::fs::read_dir(&dir)
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .map(|name| {
+            name.rsplit_once('-')
+                .map_or(name.clone(), |(run, _)| run.into())
+        })
+        .collect();
+    left.sort();
+    assert_eq!(
+        left,
+        [".tidelock-alive", ".tidelock-young", "nightly.tar.gz"]
+    );
+}
+
+#[test]
+fn a_sweep_of_the_dead_where_nothing_was_ever_stored_makes_nothing() {
+    let (root, store) = store();
+    let swept = store.sweep_dead(KEY, "u-1", Duration::ZERO, &|_| false);
+    assert_eq!(swept.unwrap(), 0);
+    assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
+}
+
+/// Whether the page cache holds the start of the object; none where the file system has no medium
+/// below it.
+fn is_cached(root: &std::path::Path) -> Option<bool> {
+    const TMPFS: i64 = 0x0102_1994;
+    let file = std::fs::File::open(root.join(KEY)).unwrap();
+    if rustix::fs::fstatfs(&file).unwrap().f_type == TMPFS {
+        return None;
+    }
+    let mut byte = [0];
+    let mut buffers = [std::io::IoSliceMut::new(&mut byte)];
+    match rustix::io::preadv2(&file, &mut buffers, 0, ReadWriteFlags::NOWAIT) {
+        Ok(_) => Some(true),
+        Err(Errno::AGAIN) => Some(false),
+        Err(_) => None,
+    }
+}
+
+#[test]
+fn an_object_is_read_back_past_the_page_cache_and_leaves_nothing_in_it() {
+    let (root, store) = store();
+    let bytes: Vec<u8> = (0..9 << 20).map(|n| (n % 251) as u8).collect();
+    put(&store, KEY, &bytes);
+    if read(&store, KEY, None) != bytes || is_cached(root.path()) != Some(true) {
+        return;
+    }
+    let mut object = store.get_fresh(KEY).unwrap();
+    assert_eq!(is_cached(root.path()), Some(false), "before the first read");
+    let mut back = Vec::new();
+    object.read_to_end(&mut back).unwrap();
+    assert!(back == bytes);
+    assert_eq!(is_cached(root.path()), Some(false), "after the last");
+}
+
 #[test]
 fn a_listing_holds_the_objects_under_the_prefix_and_no_temporaries() {
     let (_dir, store) = store();
@@ -145,10 +236,11 @@ fn no_key_leaves_the_store() {
         let classes = [
             store.put(key, "u-1").err().map(|e| e.class),
             store.get(key, None).err().map(|e| e.class),
+            store.get_fresh(key).err().map(|e| e.class),
             store.head(key).err().map(|e| e.class),
             store.delete(key).err().map(|e| e.class),
         ];
-        assert_eq!(classes, [Some(ErrorClass::InvalidKey); 4], "{key:?}");
+        assert_eq!(classes, [Some(ErrorClass::InvalidKey); 5], "{key:?}");
     }
 }
 

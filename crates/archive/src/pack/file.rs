@@ -102,6 +102,7 @@ impl<A: Write, I: Write> Packer<'_, A, I> {
             archived = opened.meta.clone();
         }
         self.counts.files += 1;
+        self.meter.file_done();
         Ok(archived)
     }
 
@@ -145,6 +146,7 @@ impl<A: Write, I: Write> Packer<'_, A, I> {
         (&mut opened.file)
             .take(opened.meta.size + 1)
             .read_to_end(&mut self.small)?;
+        self.meter.moved(self.small.len());
         let after = Meta::of(&opened.file)?;
         let whole = self.small.len() as u64 == opened.meta.size;
         let stable = whole && opened.held_still(&after);
@@ -226,6 +228,7 @@ impl<A: Write, I: Write> Packer<'_, A, I> {
             self.out
                 .content(&self.buffer[..read])
                 .map_err(PackError::Output)?;
+            self.meter.moved(read);
             left -= read as u64;
         }
         self.buffer.fill(0);

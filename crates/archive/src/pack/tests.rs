@@ -43,6 +43,7 @@ fn packer<'p>(
         logical_bytes: 0,
         unreadable: 0,
         notify,
+        meter: Box::leak(Box::default()),
         stop,
     }
 }

@@ -6,6 +6,8 @@
 )]
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
+pub mod storage;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
@@ -15,9 +17,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use tidelock_protocol::{
-    BackupReport, BackupTask, DeleteItem, DeleteReport, DeleteTask, ExitCode, ExpectedArchive,
-    Failure, FailureReason, Location, Outcome, PROTOCOL_VERSION, Report, Request, RestoreReport,
-    RestoreTask, RunId, StorageTarget, Task,
+    BackupReport, BackupTask, DeleteItem, DeleteReport, DeleteTask, Effect, ExitCode,
+    ExpectedArchive, Failure, FailureReason, Household, Location, Outcome, Overwrite,
+    PROTOCOL_VERSION, Report, Request, RestoreReport, RestoreTask, RunId, StorageTarget, Task,
+    UndoReport, UndoTask, VerificationLevel,
 };
 
 /// A source, a storage and a target of one test.
@@ -76,9 +79,13 @@ impl Place {
                 name: "nightly".into(),
                 uid: uid.into(),
             },
-            storage: StorageTarget::Directory {
-                path: self.storage().to_str().unwrap().into(),
+            storage: match task {
+                Task::Undo(_) => StorageTarget::None,
+                _ => StorageTarget::Directory {
+                    path: self.storage().to_str().unwrap().into(),
+                },
             },
+            stall_timeout_seconds: None,
             task,
         }
     }
@@ -89,6 +96,8 @@ impl Place {
             location: location(),
             pvc_name: "data".into(),
             policy_name: Some("nightly".into()),
+            verification: VerificationLevel::Full,
+            household: Household::default(),
         })
     }
 
@@ -101,7 +110,42 @@ impl Place {
                 stored_bytes: backup.stored_bytes,
                 backup_uid: "u-1".into(),
             },
+            overwrite: Overwrite::Never,
+            effect: Effect::Write,
+            paths: Vec::new(),
+            read_back: false,
+            allow_metadata_loss: false,
         })
+    }
+
+    /// Leaves the marker of a restore `r-1` that was killed while it wrote; gives its path.
+    pub fn begin_restore(&self) -> PathBuf {
+        let marker = self.target().join(".tidelock-restore-r-1");
+        let text = r#"{"overwrite":"Never","stage":"Writing","root":{"mode":493,"uid":0,"gid":0,
+            "mtime":{"seconds":0,"nanoseconds":0},"xattrs":[]}}"#;
+        fs::write(&marker, text).unwrap();
+        marker
+    }
+
+    /// The task of a restore that may overwrite.
+    pub fn overwrite_task(&self, backup: &BackupReport, overwrite: Overwrite) -> RestoreTask {
+        let Task::Restore(mut task) = self.restore_task(backup) else {
+            panic!("no restore");
+        };
+        task.overwrite = overwrite;
+        task
+    }
+
+    /// Takes back the restore `r-1`.
+    pub fn undo(&self, overwrite: Overwrite) -> UndoReport {
+        let task = Task::Undo(UndoTask {
+            target_path: self.target().to_str().unwrap().into(),
+            overwrite,
+        });
+        match self.run("r-1", task) {
+            Outcome::Undone(report) => report,
+            other => panic!("the undo ended as {other:?}"),
+        }
     }
 
     /// Backs the source up as the run `u-1`.
@@ -189,6 +233,18 @@ impl Place {
         let expected = expected.code();
         assert_eq!(output.status.code(), Some(expected.into()), "{report:?}");
         report.outcome
+    }
+}
+
+/// Runs the mover in a mount namespace of its own, after `setup`.
+pub fn with_mounts(setup: String) -> impl FnOnce(Command) -> Command {
+    move |mover| {
+        let mut outer = Command::new("unshare");
+        let script = format!("{setup} && exec \"$0\" \"$@\"");
+        outer
+            .args(["--mount", "--", "sh", "-c", &script])
+            .arg(mover.get_program());
+        outer
     }
 }
 

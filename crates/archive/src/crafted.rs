@@ -1,0 +1,106 @@
+//! Archives made by hand, for tests.
+
+use std::io::Read;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use crate::archive_writer::{ArchiveWriter, EntryEnd};
+use crate::digest::sha256;
+use crate::entry::{Entry, EntryKind};
+use crate::error::RestoreError;
+use crate::index::{IndexEntry, IndexWriter};
+use crate::manifest::ObjectRef;
+use crate::member::MemberWriter;
+use crate::meta::Time;
+use crate::{Finished, Job, Overwrite, Selection, Survey, Target, Try, Unpacked, unpack};
+
+pub(crate) fn entry(path: &str, kind: EntryKind) -> Entry {
+    Entry {
+        path: path.into(),
+        kind,
+        mode: 0o755,
+        uid: 0,
+        gid: 0,
+        mtime: Time::default(),
+        size: 0,
+        link: Vec::new(),
+        device: (0, 0),
+        xattrs: Vec::new(),
+    }
+}
+
+pub(crate) fn link(path: &str, kind: EntryKind, target: &str) -> Entry {
+    let mut link = entry(path, kind);
+    link.link = target.into();
+    link
+}
+
+pub(crate) fn file(path: &str) -> Entry {
+    let mut file = entry(path, EntryKind::File);
+    file.size = 4;
+    file
+}
+
+/// Archive and index of the entries as they are, behind a root.
+pub(crate) fn archive_of(entries: &[Entry]) -> (Vec<u8>, Vec<u8>) {
+    let (mut archive, mut index) = (Vec::new(), Vec::new());
+    let mut writer = ArchiveWriter::new(&mut archive, &mut index);
+    for entry in [&[entry(".", EntryKind::Directory)], entries].concat() {
+        writer.begin(&entry).unwrap();
+        let mut end = EntryEnd::default();
+        if entry.kind == EntryKind::File {
+            writer.content(b"evil").unwrap();
+            end.sha256 = Some(sha256(b"evil"));
+        }
+        writer.end(entry, end).unwrap();
+    }
+    writer.finish().unwrap();
+    (archive, index)
+}
+
+/// An archive with one member that holds `tar`, and an index with what it is told.
+pub(crate) fn raw_archive(tar: &[u8], entries: &[IndexEntry]) -> (Vec<u8>, Vec<u8>) {
+    let (mut archive, mut index) = (Vec::new(), Vec::new());
+    let mut lines = IndexWriter::new(&mut index);
+    for entry in entries {
+        lines.entry(entry.clone()).unwrap();
+    }
+    let mut members = MemberWriter::new(&mut archive);
+    members.write(tar, &mut lines).unwrap();
+    members.finish(&mut lines).unwrap();
+    lines.finish().unwrap();
+    (archive, index)
+}
+
+/// What a manifest would say of an object.
+pub(crate) fn object_of(bytes: &[u8]) -> ObjectRef {
+    ObjectRef {
+        key: "n/p/b.tar.gz".into(),
+        bytes: bytes.len() as u64,
+        sha256: sha256(bytes),
+    }
+}
+
+/// Restores everything into an empty directory.
+pub(crate) fn unpack_all<I: Read>(
+    target: &Path,
+    archive: impl Read,
+    indexes: [I; 3],
+) -> Result<Unpacked, RestoreError> {
+    let mut target = Target::open(target, "r-1")?;
+    target.claim(Overwrite::Never)?;
+    target.begin()?;
+    let job = Job {
+        target: &target,
+        overwrite: Overwrite::Never,
+        nth: Try::First,
+        selection: &Selection::new(&[]).unwrap(),
+        survey: &Survey::default(),
+        meter: &crate::Meter::default(),
+        stop: &AtomicBool::new(false),
+    };
+    let mut done = Finished::default();
+    unpack(&job, archive, indexes, &mut done)?;
+    target.finish(done.clone())?;
+    Ok(done.unpacked)
+}

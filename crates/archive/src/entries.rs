@@ -1,0 +1,167 @@
+//! The tar stream of an archive and its index, read in step.
+
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use sha2::{Digest, Sha256};
+
+use crate::digest::hex_of;
+use crate::entry::{Entry, EntryError, padding};
+use crate::error::{Corrupt, RestoreError, is_decoders, shown};
+use crate::index::{IndexEntry, IndexReader};
+use crate::member::MemberReader;
+
+/// Pieces that content is read in.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// Reads the entries of an archive one by one and compares each with the index.
+///
+/// `members` and `entries` are two readers of the same index.
+///
+/// # Guarantees
+/// - [`Self::next`] gives an entry only when the index tells the same of it, and ends well only
+///   when stream and index end together.
+/// - [`Self::content`] ends well only when the content has the digest of the index.
+/// - Damage is told with its place in the archive, the tar offset and the entry's path.
+/// - Memory is bounded by one member, one header and two lines of the index.
+///
+/// # Assumptions
+/// The content of each file is taken before the next entry.
+pub(crate) struct EntryReader<'s, A: Read, I: Read> {
+    stream: Counted<MemberReader<A, I>>,
+    index: IndexReader<I>,
+    buffer: Vec<u8>,
+    stop: &'s AtomicBool,
+}
+
+impl<'s, A: Read, I: Read> EntryReader<'s, A, I> {
+    pub(crate) fn new(archive: A, members: I, entries: I, stop: &'s AtomicBool) -> Self {
+        Self {
+            stream: Counted {
+                inner: MemberReader::new(archive, IndexReader::new(members)),
+                position: 0,
+            },
+            index: IndexReader::new(entries),
+            buffer: vec![0; PIECE_BYTES],
+            stop,
+        }
+    }
+
+    /// The next entry, and what the index tells of it; none at the end of both.
+    pub(crate) fn next(&mut self) -> Result<Option<(Entry, IndexEntry)>, RestoreError> {
+        self.check_stop()?;
+        let at = self.stream.position;
+        let listed = self.index.next_entry()?;
+        let path = listed.as_ref().map(|listed| listed.path.as_slice());
+        let entry = match Entry::read(&mut self.stream, at) {
+            Ok(entry) => entry,
+            Err(EntryError::Corrupt(corrupt)) => return Err(self.damaged(&corrupt.what, at, path)),
+            Err(EntryError::Read(error)) => return Err(self.unread(error, path)),
+        };
+        match (entry, &listed) {
+            (None, None) => self.end().map(|()| None),
+            (Some(entry), Some(told)) if is_same(&entry, told, at) => {
+                Ok(listed.map(|listed| (entry, listed)))
+            }
+            (Some(_), Some(_)) => {
+                Err(self.damaged("the entry is not the one of the index", at, path))
+            }
+            _ => Err(self.damaged("the tar stream and the index end apart", at, path)),
+        }
+    }
+
+    /// Gives the content of the file that [`Self::next`] gave to `sink`, piece by piece, then
+    /// compares its digest.
+    pub(crate) fn content(
+        &mut self,
+        listed: &IndexEntry,
+        mut sink: impl FnMut(&[u8]) -> Result<(), RestoreError>,
+    ) -> Result<(), RestoreError> {
+        let path = Some(listed.path.as_slice());
+        let mut hash = Sha256::new();
+        let mut left = listed.size;
+        while left > 0 {
+            self.check_stop()?;
+            let want = usize::try_from(left).map_or(PIECE_BYTES, |n| n.min(PIECE_BYTES));
+            self.fill(want, path)?;
+            hash.update(&self.buffer[..want]);
+            sink(&self.buffer[..want])?;
+            left -= want as u64;
+        }
+        self.fill(padding(listed.size), path)?;
+        if listed.sha256.as_ref() != Some(&hex_of(hash)) {
+            let what = "its content does not have the digest of the index";
+            return Err(self.damaged(what, listed.offset, path));
+        }
+        Ok(())
+    }
+
+    /// Reads `length` bytes of the stream into the buffer.
+    fn fill(&mut self, length: usize, path: Option<&[u8]>) -> Result<(), RestoreError> {
+        let read = self.stream.read_exact(&mut self.buffer[..length]);
+        read.map_err(|error| self.unread(error, path))
+    }
+
+    fn end(&mut self) -> Result<(), RestoreError> {
+        let at = self.stream.position;
+        match self.stream.read(&mut [0]) {
+            Ok(0) => Ok(()),
+            Ok(_) => Err(self.damaged("data after the end of the tar stream", at, None)),
+            Err(error) => Err(self.unread(error, None)),
+        }
+    }
+
+    /// A stream that could not be read: damage with its place, or what storage says.
+    fn unread(&self, error: io::Error, path: Option<&[u8]>) -> RestoreError {
+        match Corrupt::in_io(&error) {
+            Some(corrupt) => Corrupt::new(with_path(&corrupt.place, path), &*corrupt.what).into(),
+            None if is_decoders(error.kind()) => {
+                self.damaged("the tar stream ends inside it", self.stream.position, path)
+            }
+            None => RestoreError::Read(error),
+        }
+    }
+
+    /// Damage at an offset of the tar stream.
+    fn damaged(&self, what: &str, at: u64, path: Option<&[u8]>) -> RestoreError {
+        let member = self.stream.inner.place();
+        Corrupt::new(with_path(&format!("{member}tar offset {at}"), path), what).into()
+    }
+
+    fn check_stop(&self) -> Result<(), RestoreError> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(RestoreError::Stopped);
+        }
+        Ok(())
+    }
+}
+
+fn with_path(place: &str, path: Option<&[u8]>) -> String {
+    match path {
+        Some(path) => format!("{place}, \"{}\"", shown(path)),
+        None => place.to_owned(),
+    }
+}
+
+/// Whether the index tells of this entry.
+fn is_same(entry: &Entry, listed: &IndexEntry, at: u64) -> bool {
+    entry.path == listed.path
+        && entry.kind == listed.kind
+        && entry.size == listed.size
+        && entry.link == listed.link.as_deref().unwrap_or_default()
+        && listed.offset == at
+}
+
+/// Counts what is read through it.
+struct Counted<R> {
+    inner: R,
+    position: u64,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.position += read as u64;
+        Ok(read)
+    }
+}

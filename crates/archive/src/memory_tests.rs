@@ -1,0 +1,136 @@
+//! Memory is bounded whatever an archive holds: measured in processes of their own.
+
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Read, Write};
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::AtomicBool;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+use crate::archive_writer::{ArchiveWriter, EntryEnd};
+use crate::crafted::{entry, file, object_of, unpack_all};
+use crate::digest::sha256;
+use crate::entry::EntryKind;
+use crate::index::{IndexMember, IndexWriter};
+use crate::verify_content;
+
+/// Makes a test of this file the measured process, and names the directory it works on.
+const CHILD_ENV: &str = "TIDELOCK_MEMORY_TEST";
+/// Buffers, members and lines take less than this; a list of entries or a decompressed bomb more.
+const LIMIT_KIB: u64 = 48 << 10;
+/// Debug builds take some 30 µs for each, and a list of so many paths some 60 MiB.
+const ENTRIES: u64 = 300_000;
+
+/// Runs `test` of this file in a process of its own on `dir`; gives its peak memory.
+fn peak_kib_of(test: &str, dir: &Path) -> u64 {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", &format!("memory_tests::{test}"), "--nocapture"])
+        .env(CHILD_ENV, dir)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let peak = text.split("peak ").nth(1).unwrap();
+    peak.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+fn child(work: impl FnOnce(&Path)) {
+    let Some(dir) = std::env::var_os(CHILD_ENV) else {
+        return;
+    };
+    work(Path::new(&dir));
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status.split("VmHWM:").nth(1).unwrap();
+    println!("peak {}", peak.split_whitespace().next().unwrap());
+}
+
+fn read(dir: &Path, name: &str) -> impl Read + use<> {
+    BufReader::new(File::open(dir.join(name)).unwrap())
+}
+
+#[test]
+fn child_verifies() {
+    child(|dir| {
+        let stop = AtomicBool::new(false);
+        let (members, entries) = (read(dir, "index"), read(dir, "index"));
+        // The digest is not of this archive; that is found at the very end.
+        let done = verify_content(
+            read(dir, "archive"),
+            members,
+            entries,
+            &object_of(b""),
+            &stop,
+        );
+        let said = done.unwrap_err().to_string();
+        assert!(
+            said.contains("bytes instead of 0") || said.contains("more or less"),
+            "{said}"
+        );
+    });
+}
+
+#[test]
+fn child_unpacks() {
+    child(|dir| {
+        let indexes = [(); 3].map(|()| read(dir, "index"));
+        let done = unpack_all(&dir.join("target"), read(dir, "archive"), indexes);
+        assert!(done.unwrap_err().to_string().contains("more or less"));
+    });
+}
+
+#[test]
+fn hundreds_of_thousands_of_empty_files_take_no_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let create = |name| BufWriter::new(File::create(dir.path().join(name)).unwrap());
+    let (mut archive, mut index) = (create("archive"), create("index"));
+    let mut writer = ArchiveWriter::new(&mut archive, &mut index);
+    let root = entry(".", EntryKind::Directory);
+    writer.begin(&root).unwrap();
+    writer.end(root, EntryEnd::default()).unwrap();
+    let none = sha256(b"");
+    for n in 0..ENTRIES {
+        let mut empty = file(&format!("{n:0100}"));
+        empty.size = 0;
+        writer.begin(&empty).unwrap();
+        let end = EntryEnd {
+            sha256: Some(none.clone()),
+            ..EntryEnd::default()
+        };
+        writer.end(empty, end).unwrap();
+    }
+    writer.finish().unwrap();
+    archive.flush().unwrap();
+    index.flush().unwrap();
+    let peak = peak_kib_of("child_verifies", dir.path());
+    assert!(peak < LIMIT_KIB, "{peak} KiB");
+}
+
+#[test]
+fn a_bomb_is_not_decompressed_beyond_what_its_index_promises() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("target")).unwrap();
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+    for _ in 0..256 {
+        gzip.write_all(&vec![0; 1 << 20]).unwrap();
+    }
+    let bomb = gzip.finish().unwrap();
+    let mut index = Vec::new();
+    let mut lines = IndexWriter::new(&mut index);
+    let member = IndexMember {
+        offset: 0,
+        size: bomb.len() as u64,
+        tar_offset: 0,
+        tar_size: 1024,
+        sha256: sha256(&bomb),
+    };
+    lines.member(member).unwrap();
+    lines.finish().unwrap();
+    std::fs::write(dir.path().join("archive"), bomb).unwrap();
+    std::fs::write(dir.path().join("index"), index).unwrap();
+    for test in ["child_verifies", "child_unpacks"] {
+        let peak = peak_kib_of(test, dir.path());
+        assert!(peak < LIMIT_KIB, "{test}: {peak} KiB");
+    }
+}
