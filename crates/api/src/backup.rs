@@ -2,8 +2,25 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use crate::common::{DeletionPolicy, Format, MoverSpec, ObjectName, Phase, StorageRef, TargetRef};
-use crate::policy::default_start_deadline;
+use crate::common::{
+    BackupVerification, DeletionPolicy, Format, Guard, MoverSpec, ObjectName, Phase, StorageRef,
+    TargetRef, VerificationLevel,
+};
+use crate::immutable;
+use crate::policy::{FolderStatus, default_start_deadline};
+
+/// Fields of the spec that stay as they are.
+const BACKUP_FIELDS: &[&str] = &[
+    "policyRef",
+    "target",
+    "storage",
+    "format",
+    "deletionPolicy",
+    "startDeadlineSeconds",
+    "verification",
+    "guard",
+    "mover",
+];
 
 /// One backup of one PersistentVolumeClaim, made by a policy or by hand.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
@@ -21,14 +38,17 @@ use crate::policy::default_start_deadline;
     printcolumn(name = "PVC", type_ = "string", json_path = ".status.pvcName", description = "The PersistentVolumeClaim that was backed up"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase", description = "Where it stands"),
     printcolumn(name = "Status", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", description = "Why it stands there"),
+    printcolumn(name = "Verified", type_ = "string", json_path = ".status.conditions[?(@.type==\"Verified\")].status", description = "Whether what is stored was read back and compared"),
     printcolumn(name = "Size", type_ = "string", json_path = ".status.size.stored", description = "Size of the archive"),
     printcolumn(name = "Files", type_ = "integer", json_path = ".status.size.files", description = "Regular files in the archive"),
     printcolumn(name = "Duration", type_ = "string", json_path = ".status.duration", description = "How long it took"),
     printcolumn(name = "Policy", type_ = "string", json_path = ".spec.policyRef", priority = "1", description = "The BackupPolicy it belongs to"),
+    printcolumn(name = "Suspicious", type_ = "string", json_path = ".status.conditions[?(@.type==\"Suspicious\")].status", priority = "1", description = "Whether the source was empty, or shrank by much"),
     printcolumn(name = "Location", type_ = "string", json_path = ".status.backupLocation", priority = "1", description = "Where the archive is"),
+    printcolumn(name = "Progress", type_ = "string", json_path = ".status.progress.summary", priority = "1", description = "How far it is while it runs"),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].message", priority = "1", description = "The whole story"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = Rule::new("self.spec == oldSelf.spec").message("spec is immutable: a Backup is one run; make another Backup").field_path(".spec")
+    validation = immutable::rule(BACKUP_FIELDS, "spec is immutable but for cancel: a Backup is one run; make another Backup")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -58,9 +78,20 @@ pub struct BackupSpec {
     #[serde(default = "default_start_deadline")]
     #[schemars(range(min = 1, max = 604_800))]
     pub start_deadline_seconds: u32,
+    /// How much is read back before it is called Completed; unset means as the policy says, or in
+    /// full.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verification: Option<BackupVerification>,
+    /// What makes it suspicious; unset means as the policy says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<Guard>,
     /// How the mover pod runs; unset means as the policy says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mover: Option<MoverSpec>,
+    /// Ends the run if it has not ended: its pod is stopped, and what it half wrote is removed.
+    #[serde(default)]
+    #[x_kube(validation = Rule::new("self || !oldSelf").message("cancel cannot be taken back: make another Backup"))]
+    pub cancel: bool,
 }
 
 /// What the operator knows of a backup.
@@ -97,19 +128,131 @@ pub struct BackupStatus {
     /// The form of the archive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
+    /// User and groups that the mover ran as; unset where it was root. Who restores or removes the
+    /// archive in a restricted namespace runs as they say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub security_context: Option<SecurityContextStatus>,
     /// How much was saved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<SizeStatus>,
     /// `sha256:` and 64 hex digits over the archive as it is stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+    /// When it was last read back from storage, how much of it, and with what result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verification: Option<VerificationStatus>,
+    /// What stood in the volume's folder in storage when it was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<FolderStatus>,
+    /// Since when it is being brought to its end: its pod is stopped, and what it half wrote is
+    /// taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ending_since: Option<Time>,
+    /// The Job that takes back what it half wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo_job_name: Option<String>,
+    /// How far it is while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<ProgressStatus>,
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailureStatus>,
-    /// `Ready`: True once completed, False with the reason otherwise.
+    /// `Ready`: True once completed, False with the reason otherwise. `Verified`: whether what is
+    /// stored was read back and is as it was written. `Suspicious`: whether the source was empty
+    /// or shrank by much. `Queued`: whether it waits for its turn, and since when, once it ever did.
+    /// `Stalled`: there once it has failed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+}
+
+/// The last reading back of a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VerificationStatus {
+    /// When.
+    pub time: Time,
+    /// How much was read.
+    pub level: VerificationLevel,
+    /// What came of it.
+    pub result: VerificationResult,
+    /// What is wrong, and where.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// What came of reading a backup back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub enum VerificationResult {
+    /// It is as it was written.
+    Passed,
+    /// It is damaged.
+    Failed,
+    /// It is not there.
+    Missing,
+}
+
+/// User and groups of a mover that was not root, named as in a pod's securityContext.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecurityContextStatus {
+    /// User ID.
+    pub run_as_user: i64,
+    /// Group ID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_as_group: Option<i64>,
+    /// Group that owns the volumes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fs_group: Option<i64>,
+    /// Further groups.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub supplemental_groups: Vec<i64>,
+}
+
+/// How far a run under way was when its mover was last heard. It is missing where the mover cannot
+/// be reached, which does not disturb the run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProgressStatus {
+    /// When that was.
+    pub time: Time,
+    /// What is being done.
+    pub step: ProgressStep,
+    /// Bytes done in this step: of files while saving or restoring, else of storage.
+    pub bytes: i64,
+    /// How many it will be; while saving, as many as the newest backup of the claim held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_bytes: Option<i64>,
+    /// Files done in this step.
+    pub files: i64,
+    /// How many it will be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_files: Option<i64>,
+    /// Bytes per second since it was heard before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<i64>,
+    /// When this step ends at that rate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimated_step_end: Option<Time>,
+    /// All of it in a line.
+    pub summary: String,
+}
+
+/// What a run does one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub enum ProgressStep {
+    /// It looks at storage, source or target.
+    Preparing,
+    /// It reads the source and writes the archive.
+    Saving,
+    /// It reads back what was stored.
+    Verifying,
+    /// It reads the stored backup before a restore.
+    Checking,
+    /// It writes the target.
+    Restoring,
+    /// It compares the target with the backup.
+    Comparing,
 }
 
 /// How much was saved.

@@ -41,6 +41,70 @@ pub enum ConcurrencyPolicy {
     Forbid,
     /// It runs beside the earlier one.
     Allow,
+    /// The earlier run is cancelled, and the new one starts when that has ended.
+    Replace,
+}
+
+/// How much of a backup is read back from storage and compared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum VerificationLevel {
+    /// Archive and index are read, every entry is decoded, and all of it compared.
+    #[default]
+    Full,
+    /// Archive and index are read, and their sizes and digests compared.
+    Digest,
+    /// Nothing is read back; such a backup is never called verified.
+    None,
+}
+
+/// What is read back of a backup.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupVerification {
+    /// How much is read back before the backup is called Completed.
+    #[serde(default)]
+    pub on_backup: VerificationLevel,
+}
+
+/// What makes a backup suspicious: it completes, says so, and never takes the place of a good one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Guard {
+    /// By how much, in percent, files or bytes may shrink against the last good backup of the
+    /// policy; 100 allows anything.
+    #[serde(default = "default_max_shrink")]
+    #[schemars(range(min = 0, max = 100))]
+    pub max_shrink_percent: u32,
+    /// Whether an empty volume is as it should be.
+    #[serde(default)]
+    pub allow_empty: bool,
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self {
+            max_shrink_percent: default_max_shrink(),
+            allow_empty: false,
+        }
+    }
+}
+
+fn default_max_shrink() -> u32 {
+    crate::DEFAULT_MAX_SHRINK_PERCENT
+}
+
+/// As whom the mover runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Privilege {
+    /// `Unprivileged` where the namespace enforces the restricted Pod Security Standard, else
+    /// `Root`.
+    #[default]
+    Auto,
+    /// As root, with only the capabilities that reading or restoring takes.
+    Root,
+    /// As an ordinary user without any capability: the one given here, or else the one that the
+    /// pods that use the volume run as.
+    Unprivileged,
 }
 
 /// The form of an archive.
@@ -91,6 +155,31 @@ pub struct MoverSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]
     pub timeout_seconds: Option<u32>,
+    /// After how many seconds without a moved byte the mover gives up and is tried again; unset
+    /// means 1800.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 604_800))]
+    pub stall_timeout_seconds: Option<u32>,
+    /// As whom the mover runs.
+    #[serde(default)]
+    pub privilege: Privilege,
+    /// User ID of an unprivileged mover; unset means that of the pods that use the volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 4_294_967_294i64))]
+    pub run_as_user: Option<i64>,
+    /// Group ID of an unprivileged mover; unset means that of the pods that use the volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 4_294_967_294i64))]
+    pub run_as_group: Option<i64>,
+    /// Group that owns the volumes of an unprivileged mover; unset means that of the pods that use
+    /// the volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 4_294_967_294i64))]
+    pub fs_group: Option<i64>,
+    /// Further groups of an unprivileged mover; unset means those of the pods that use the volume.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub supplemental_groups: Vec<i64>,
 }
 
 /// Requests and limits of the mover container.

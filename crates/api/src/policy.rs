@@ -1,9 +1,11 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::core::Rule;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use crate::common::{
-    ConcurrencyPolicy, DeletionPolicy, Format, MoverSpec, Phase, StorageRef, TargetRef,
+    ConcurrencyPolicy, DeletionPolicy, Format, Guard, MoverSpec, Phase, StorageRef, TargetRef,
+    VerificationLevel,
 };
 
 /// Backs up one PersistentVolumeClaim on a schedule and keeps the newest backups.
@@ -91,7 +93,7 @@ pub struct BackupPolicySpec {
     /// in a field stands for a value that is fixed for each policy, which spreads many policies
     /// over time.
     #[schemars(length(min = 1, max = 128))]
-    #[x_kube(validation = Rule::new("self.startsWith('@') ? self in ['@hourly','@daily','@midnight','@weekly','@monthly','@yearly','@annually'] : self.matches('^\\\\S+( +\\\\S+){4}$')").message("schedule must be five cron fields such as \"0 2 * * *\", or one of @hourly, @daily, @midnight, @weekly, @monthly, @yearly, @annually"))]
+    #[x_kube(validation = schedule_rule())]
     pub schedule: String,
     /// IANA time zone of the schedule, such as `Europe/Berlin`; unset means UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -128,9 +130,38 @@ pub struct BackupPolicySpec {
     #[serde(default = "default_start_deadline")]
     #[schemars(range(min = 1, max = 604_800))]
     pub start_deadline_seconds: u32,
+    /// When and how much of the backups is read back from storage and compared; unset means every
+    /// new backup in full.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verification: Option<PolicyVerification>,
+    /// What makes a backup suspicious; unset means an empty one, and one that shrank by more than
+    /// half.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<Guard>,
     /// How the mover pods run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mover: Option<MoverSpec>,
+}
+
+/// What a schedule looks like; whether it ever comes due is told by a condition.
+fn schedule_rule() -> Rule {
+    Rule::new("self.startsWith('@') ? self in ['@hourly','@daily','@midnight','@weekly','@monthly','@yearly','@annually'] : self.matches('^\\\\S+( +\\\\S+){4}$')").message("schedule must be five cron fields such as \"0 2 * * *\", or one of @hourly, @daily, @midnight, @weekly, @monthly, @yearly, @annually")
+}
+
+/// When and how much of the backups is read back from storage and compared.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyVerification {
+    /// How much of a new backup is read back before it is called Completed. Unless this is `None`,
+    /// retention counts only verified backups.
+    #[serde(default)]
+    pub on_backup: VerificationLevel,
+    /// When stored backups are read again, those first that were not for the longest time: a
+    /// schedule as above, in the same time zone; unset means never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    #[x_kube(validation = schedule_rule())]
+    pub schedule: Option<String>,
 }
 
 pub(crate) fn default_start_deadline() -> u32 {
@@ -178,10 +209,52 @@ pub struct BackupPolicyStatus {
     /// How many completed backups of this policy there are.
     #[serde(default)]
     pub completed_backups: u32,
-    /// `Ready`: the schedule is understood and followed.
+    /// How many of them are verified and not suspicious.
+    #[serde(default)]
+    pub good_backups: u32,
+    /// How many slots passed without a backup because the operator was away; of several that
+    /// passed only the latest is run.
+    #[serde(default)]
+    pub skipped_slots: i64,
+    /// Every verification slot up to this time is dealt with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_verification_schedule_time: Option<Time>,
+    /// When stored backups were last read again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_verification_time: Option<Time>,
+    /// When stored backups will be read again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_verification: Option<Time>,
+    /// The Job that reads stored backups again, while it is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verification_job: Option<String>,
+    /// What the last look into the volume's folder in storage found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<FolderStatus>,
+    /// `Ready`: the schedule is understood and followed. `Suspended`: whether it is suspended, and
+    /// since when, once it ever was. `Stalled`: there while the schedule cannot be understood.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+}
+
+/// What stands in the folder of the volume in storage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FolderStatus {
+    /// When it was looked at.
+    pub check_time: Time,
+    /// How many backups stand there.
+    pub archives: i64,
+    /// How many of them no Backup object is known for; they are left alone.
+    #[serde(default)]
+    pub unknown_archives: i64,
+    /// The first of those, by their names in storage.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unknown: Vec<String>,
+    /// How many temporary files of dead runs were removed.
+    #[serde(default)]
+    pub swept: i64,
 }
 
 /// The newest backup of a policy.

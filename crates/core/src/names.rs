@@ -30,6 +30,16 @@ pub fn restore_job_name(restore: &str) -> String {
     label_like(restore, "-restore")
 }
 
+/// Name of the Job that takes back what the Job `job` half wrote.
+pub fn undo_job_name(job: &str) -> String {
+    label_like(job, "-undo")
+}
+
+/// Name of the Job that reads stored backups of `policy` again for the slot at `slot`.
+pub fn verify_job_name(policy: &str, slot: Timestamp) -> String {
+    label_like(&slot_backup_name(policy, slot), "-verify")
+}
+
 /// Name of the Job that removes the data of the Backups with these UIDs; `attempt` counts from 0.
 ///
 /// The order of the UIDs does not matter.
@@ -140,6 +150,7 @@ mod tests {
         fn every_job_name_is_a_label(name in OBJECT_NAME) {
             prop_assert!(is_label(&backup_job_name(&name)), "{}", backup_job_name(&name));
             prop_assert!(is_label(&restore_job_name(&name)));
+            prop_assert!(is_label(&verify_job_name(&name, Timestamp::UNIX_EPOCH)));
         }
 
         #[test]

@@ -2,9 +2,10 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::Phase;
-use crate::retention::{RetentionFact, surplus};
+use crate::fact::BackupFact;
+use crate::retention::{Rule, misdated, surplus};
 use crate::schedule::Schedule;
+use crate::slots::{self, Skipped};
 
 /// Longest time between two looks at a policy. Timers run on the monotonic clock; this bounds how
 /// late a slot is noticed after the wall clock was stepped forward or the machine slept. A look
@@ -18,6 +19,8 @@ pub enum Concurrency {
     Forbid,
     /// A due slot runs beside it.
     Allow,
+    /// The earlier run is cancelled, and the slot runs when that has ended.
+    Replace,
 }
 
 /// What is known of a policy whose schedule was understood.
@@ -29,6 +32,8 @@ pub struct PolicyFacts<'a> {
     pub created: Timestamp,
     /// Every slot up to here is dealt with.
     pub dealt_with_until: Option<Timestamp>,
+    /// The latest slot that has its Backup, whether that was written as dealt with or not.
+    pub made: Option<Timestamp>,
     /// Whether the schedule is new, or the policy was suspended until now: slots before `now` are
     /// then nobody's wish.
     pub starts_afresh: bool,
@@ -38,10 +43,10 @@ pub struct PolicyFacts<'a> {
     pub concurrency: Concurrency,
     /// How late a slot may still start.
     pub starting_deadline: Option<SignedDuration>,
-    /// How many completed backups stay; none keeps all.
-    pub keep_last: Option<u32>,
+    /// What retention keeps; none keeps all.
+    pub keep: Option<Rule>,
     /// The policy's backups.
-    pub backups: &'a [RetentionFact],
+    pub backups: &'a [BackupFact],
 }
 
 /// What to do about a policy.
@@ -53,10 +58,20 @@ pub struct PolicyDecision {
     pub missed: Option<Timestamp>,
     /// A slot that waits for an active run.
     pub held: Option<Timestamp>,
+    /// Names of the active Backups to cancel so that the held slot can run, in order.
+    pub cancel: Vec<String>,
+    /// Slots that are passed over: after downtime, or while another run was active, only the
+    /// latest slot runs. A slot that was given up is not among them.
+    pub skipped: Option<Skipped>,
+    /// What was said to be dealt with, where that lies so far in the future that the clock must
+    /// have been ahead; slots are followed from now on again.
+    pub clock_stepped_back: Option<Timestamp>,
     /// Every slot up to here is dealt with, once the rest is carried out.
     pub dealt_with_until: Timestamp,
     /// When the next backup is due; none while suspended.
     pub next: Option<Timestamp>,
+    /// Names of the Backups to mark as there by now, because they are dated in the future.
+    pub misdated: Vec<String>,
     /// Names of the Backups to delete, oldest first.
     pub remove: Vec<String>,
     /// When to look again though nothing happened; none waits for a change.
@@ -66,41 +81,40 @@ pub struct PolicyDecision {
 /// Decides what a policy does at `now`.
 ///
 /// # Guarantees
-/// At most one run, of the latest due slot: after downtime the older ones are passed over. No slot
-/// at or before `dealt_with_until` is ever run, so a clock that steps back repeats nothing.
+/// - At most one run, of the latest due slot: after downtime the older ones are passed over, and
+///   counted once.
+/// - No slot at or before `dealt_with_until` is ever run, so a clock that steps back by up to
+///   [`slots::LONGEST_SILENCE`] repeats nothing. After a longer step the policy goes on from now
+///   instead of waiting for the past to come again; a slot whose Backup exists has none made.
 pub fn decide(facts: &PolicyFacts<'_>, now: Timestamp) -> PolicyDecision {
     let known_until = facts.dealt_with_until.unwrap_or(facts.created);
+    let floor = slots::floor(known_until, now);
     // While suspended nothing moves; what passed meanwhile is skipped when it resumes, afresh.
-    let floor = if facts.starts_afresh && !facts.suspend {
-        known_until.max(now)
+    let after = if facts.starts_afresh && !facts.suspend {
+        floor.after.max(now)
     } else {
-        known_until
+        floor.after
     };
     let mut decision = PolicyDecision {
         run: None,
         missed: None,
         held: None,
-        dealt_with_until: floor,
+        cancel: Vec::new(),
+        skipped: None,
+        clock_stepped_back: floor.disbelieved,
+        dealt_with_until: after,
         next: None,
-        remove: removals(facts),
+        misdated: misdated(facts.backups, now)
+            .map(|backup| backup.name.clone())
+            .collect(),
+        remove: removals(facts, now),
         wake_at: None,
     };
     if facts.suspend {
         return decision;
     }
-    if let Some(slot) = facts.schedule.latest_between(floor, now) {
-        let too_late = facts
-            .starting_deadline
-            .is_some_and(|deadline| now.duration_since(slot) > deadline);
-        if too_late {
-            decision.missed = Some(slot);
-            decision.dealt_with_until = slot;
-        } else if facts.concurrency == Concurrency::Forbid && has_active(facts.backups) {
-            decision.held = Some(slot);
-        } else {
-            decision.run = Some(slot);
-            decision.dealt_with_until = slot;
-        }
+    if let Some(slot) = facts.schedule.latest_between(after, now) {
+        take(&mut decision, facts, slot, now);
     }
     decision.next = facts
         .schedule
@@ -110,19 +124,38 @@ pub fn decide(facts: &PolicyFacts<'_>, now: Timestamp) -> PolicyDecision {
     decision
 }
 
-fn removals(facts: &PolicyFacts<'_>) -> Vec<String> {
+/// Decides about the due `slot`.
+fn take(decision: &mut PolicyDecision, facts: &PolicyFacts<'_>, slot: Timestamp, now: Timestamp) {
+    let active = || facts.backups.iter().filter(|backup| backup.is_active());
+    let too_late = facts
+        .starting_deadline
+        .is_some_and(|deadline| now.duration_since(slot) > deadline);
+    if facts.made == Some(slot) {
+        // Its own Backup neither holds it up nor is replaced by it; making it again makes none.
+        decision.run = Some(slot);
+    } else if too_late {
+        decision.missed = Some(slot);
+    } else if facts.concurrency != Concurrency::Allow && active().next().is_some() {
+        decision.held = Some(slot);
+        if facts.concurrency == Concurrency::Replace {
+            decision.cancel = active().map(|backup| backup.name.clone()).collect();
+            decision.cancel.sort();
+        }
+        return;
+    } else {
+        decision.run = Some(slot);
+    }
+    decision.skipped = slots::skipped(facts.schedule, decision.dealt_with_until, slot);
+    decision.dealt_with_until = slot;
+}
+
+fn removals(facts: &PolicyFacts<'_>, now: Timestamp) -> Vec<String> {
     let going = facts
-        .keep_last
-        .map(|keep| surplus(facts.backups, keep))
+        .keep
+        .map(|rule| surplus(facts.backups, rule, now))
         .unwrap_or_default();
     going
         .into_iter()
         .map(|backup| backup.name.clone())
         .collect()
-}
-
-fn has_active(backups: &[RetentionFact]) -> bool {
-    backups
-        .iter()
-        .any(|backup| !backup.leaving && !backup.phase.is_some_and(Phase::is_terminal))
 }

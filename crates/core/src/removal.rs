@@ -51,6 +51,8 @@ pub struct RemovalFacts {
     pub owner: Owner,
     /// Whether the Job that writes the data still exists and is not at its end.
     pub run_is_active: bool,
+    /// The Restore that reads the data, if one does.
+    pub held_by: Option<String>,
     /// Whether the storage is there; what is wrong with it otherwise.
     pub storage_gone: Option<String>,
     /// Whether the whole namespace is going: no Job can be made in it any more.
@@ -72,6 +74,8 @@ pub enum RemovalDecision {
     Gather(Timestamp),
     /// Make a Job that removes the data; this is its try's number.
     Remove(u32),
+    /// Wait until what holds it has ended; why.
+    Hold(String),
     /// Wait for the Job, and look again then at the latest: what it waits for may be gone for
     /// good.
     Await(Timestamp),
@@ -100,6 +104,11 @@ pub fn decide(facts: &RemovalFacts, now: Timestamp) -> RemovalDecision {
     if !facts.may_have_data || facts.delete_job == DeleteJob::Done {
         return RemovalDecision::Release(None);
     }
+    if let Some(restore) = &facts.held_by {
+        return RemovalDecision::Hold(format!(
+            "Restore {restore} is reading it; it goes when that has ended"
+        ));
+    }
     if facts.retain {
         return release("deletionPolicy is Retain");
     }
@@ -114,7 +123,10 @@ pub fn decide(facts: &RemovalFacts, now: Timestamp) -> RemovalDecision {
         DeleteJob::Active => RemovalDecision::Await(after(now, PATIENCE)),
         DeleteJob::Absent => {
             let closes = after(facts.batch_since, GATHER);
-            if now < closes {
+            // A deletion that lies ahead was stamped by another clock; waiting for it could take
+            // days.
+            let is_ahead = facts.batch_since > after(now, GATHER);
+            if now < closes && !is_ahead {
                 RemovalDecision::Gather(closes)
             } else {
                 RemovalDecision::Remove(0)
@@ -165,6 +177,7 @@ mod tests {
             retain: false,
             owner: Owner::Alive,
             run_is_active: false,
+            held_by: None,
             storage_gone: None,
             namespace_is_leaving: false,
             batch_since: at(0),
@@ -217,6 +230,15 @@ mod tests {
     }
 
     #[test]
+    fn a_backup_that_a_restore_reads_is_held() {
+        let held = RemovalFacts {
+            held_by: Some("back".into()),
+            ..facts()
+        };
+        assert!(matches!(decide(&held, at(9)), RemovalDecision::Hold(why) if why.contains("back")));
+    }
+
+    #[test]
     fn nothing_wedges_the_deletion() {
         let gone = RemovalFacts {
             storage_gone: Some("PVC backup-storage is gone".into()),
@@ -234,6 +256,18 @@ mod tests {
         assert!(matches!(
             decide(&leaving, at(9)),
             RemovalDecision::Release(Some(_))
+        ));
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_does_not_hold_up_a_deletion() {
+        let mut removal = facts();
+        removal.batch_since = at(1_000_000);
+        assert_eq!(decide(&removal, at(0)), RemovalDecision::Remove(0));
+        removal.batch_since = at(1);
+        assert!(matches!(
+            decide(&removal, at(0)),
+            RemovalDecision::Gather(_)
         ));
     }
 

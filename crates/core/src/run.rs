@@ -5,6 +5,9 @@ use jiff::{SignedDuration, Timestamp};
 use crate::Phase;
 use crate::text;
 
+/// Reason of a run that was told to end.
+pub const CANCELLED: &str = "Cancelled";
+
 /// What keeps a run from starting, for now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blocker {
@@ -32,6 +35,17 @@ pub enum Readiness {
     Blocked(Blocker),
     /// Waiting is in vain.
     Refused(Refusal),
+}
+
+impl Readiness {
+    /// What is missing or wrong, if anything is.
+    pub fn words(&self) -> &str {
+        match self {
+            Self::Ready => "",
+            Self::Blocked(blocker) => &blocker.message,
+            Self::Refused(refusal) => &refusal.message,
+        }
+    }
 }
 
 /// What is known of the Job that a run's name stands for.
@@ -82,8 +96,9 @@ pub const POD_GRACE: SignedDuration = SignedDuration::from_secs(60);
 pub struct RunFacts {
     /// Where it stands; none before it was first seen.
     pub phase: Option<Phase>,
-    /// When the object was made.
-    pub created: Timestamp,
+    /// Since when it waits for what is missing: since it was made, or since its last turn in the
+    /// queue, which is no wait of its own.
+    pub waits_since: Timestamp,
     /// When its Job was asked for.
     pub started: Option<Timestamp>,
     /// How long it may wait before its Job is made, and how long that may wait for a pod to start.
@@ -96,7 +111,46 @@ pub struct RunFacts {
     pub job_name: String,
     /// Its Job.
     pub job: JobFact,
+    /// Why it was told to end, if it was.
+    pub cancelled: Option<String>,
+    /// Set once its failure is recorded: what is left to do before it is called Failed.
+    pub ending: Option<Ending>,
 }
+
+/// What is left to do before a run whose failure is recorded is called Failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ending {
+    /// Since when it is being brought to its end.
+    pub since: Timestamp,
+    /// A pod of it that may still be at work.
+    pub live_pod: Option<String>,
+    /// The Job that takes back what was half written.
+    pub undo: UndoFact,
+}
+
+/// What is known of the Job that takes back what a run half wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UndoFact {
+    /// Nothing was written, or nothing can be taken back.
+    NotNeeded,
+    /// It is not there yet.
+    Absent,
+    /// It cannot be made: why.
+    Impossible(String),
+    /// It is under way; what its pod is stuck on, if it is.
+    Active(Option<String>),
+    /// It is done.
+    Done,
+    /// It failed: why.
+    Failed(String),
+}
+
+/// How long the pods of a run that was stopped are waited for. Longer than their grace period; a
+/// pod that is still there then is on a node that does not answer.
+pub const STOP_PATIENCE: SignedDuration = SignedDuration::from_mins(5);
+
+/// How long taking back is waited for, from the moment the run was stopped.
+pub const UNDO_PATIENCE: SignedDuration = SignedDuration::from_hours(2);
 
 /// What to do about a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,6 +183,19 @@ pub enum RunDecision {
     Collapse,
     /// Fail without a Job's verdict.
     Fail(Refusal),
+    /// Stop the Job, and look again then at the latest.
+    Stop(Timestamp),
+    /// Make the Job that takes back what was half written.
+    Undo,
+    /// That Job is under way; look again then at the latest.
+    AwaitUndo {
+        /// What its pod is stuck on, if it is.
+        trouble: Option<String>,
+        /// When patience ends.
+        wake_at: Timestamp,
+    },
+    /// Fail for the recorded reason; what stays behind, if something does.
+    FailAsRecorded(Option<String>),
 }
 
 /// Decides what a run does at `now`.
@@ -136,10 +203,21 @@ pub enum RunDecision {
 /// # Guarantees
 /// A terminal run rests. A Job is only ever started from Pending, so a run whose Job vanishes ends
 /// instead of running twice. A Job that exists and is ours is followed whatever the phase says,
-/// so a crash between making it and recording it is made good.
+/// so a crash between making it and recording it is made good. A run that ended well before it was
+/// told to end has ended well. A failed one is called Failed only when its pods are gone and what
+/// they half wrote is taken back, or when that cannot be had in bounded time, which is then said.
 pub fn decide(facts: &RunFacts, now: Timestamp) -> RunDecision {
     if facts.phase.is_some_and(Phase::is_terminal) {
         return RunDecision::Rest;
+    }
+    if let Some(ending) = &facts.ending {
+        return end(facts, ending, now);
+    }
+    match (&facts.job, &facts.cancelled) {
+        (JobFact::Succeeded, _) => return RunDecision::Finish,
+        (JobFact::Failed, None) => return RunDecision::Collapse,
+        (_, Some(why)) => return RunDecision::Fail(cancelled(why)),
+        _ => {}
     }
     match &facts.job {
         JobFact::Succeeded => RunDecision::Finish,
@@ -154,8 +232,54 @@ pub fn decide(facts: &RunFacts, now: Timestamp) -> RunDecision {
     }
 }
 
+/// Brings a run whose failure is recorded to rest.
+fn end(facts: &RunFacts, ending: &Ending, now: Timestamp) -> RunDecision {
+    let stop_by = later(ending.since, STOP_PATIENCE);
+    if matches!(facts.job, JobFact::Active(_)) {
+        if now < stop_by {
+            return RunDecision::Stop(stop_by);
+        }
+        // It may still make a pod that writes.
+        return RunDecision::FailAsRecorded(Some(format!(
+            "Job {} does not end; what it wrote stays as it is.",
+            facts.job_name
+        )));
+    }
+    if let Some(pod) = &ending.live_pod {
+        if now < stop_by {
+            return RunDecision::Stop(stop_by);
+        }
+        return RunDecision::FailAsRecorded(Some(format!(
+            "Pod {pod} does not end, its node may be lost; what it wrote stays as it is."
+        )));
+    }
+    let give_up = later(ending.since, UNDO_PATIENCE);
+    match &ending.undo {
+        UndoFact::NotNeeded | UndoFact::Done => RunDecision::FailAsRecorded(None),
+        UndoFact::Failed(why) | UndoFact::Impossible(why) => {
+            RunDecision::FailAsRecorded(Some(why.clone()))
+        }
+        UndoFact::Absent if now < give_up => RunDecision::Undo,
+        UndoFact::Active(trouble) if now < give_up => RunDecision::AwaitUndo {
+            trouble: trouble.clone(),
+            wake_at: give_up,
+        },
+        UndoFact::Active(Some(trouble)) => RunDecision::FailAsRecorded(Some(trouble.clone())),
+        UndoFact::Absent | UndoFact::Active(None) => RunDecision::FailAsRecorded(Some(
+            "What it half wrote could not be taken back in time and stays as it is.".to_owned(),
+        )),
+    }
+}
+
+fn cancelled(why: &str) -> Refusal {
+    Refusal {
+        reason: CANCELLED,
+        message: why.to_owned(),
+    }
+}
+
 fn follow(facts: &RunFacts, pod: &PodFact, now: Timestamp) -> RunDecision {
-    let asked = facts.started.unwrap_or(facts.created);
+    let asked = facts.started.unwrap_or(facts.waits_since);
     let (since, trouble, silence) = match pod {
         PodFact::Started => {
             return RunDecision::Follow {
@@ -182,6 +306,8 @@ fn follow(facts: &RunFacts, pod: &PodFact, now: Timestamp) -> RunDecision {
             (*since, trouble.clone(), silence)
         }
     };
+    // The pod's time is the API server's, whose clock may be behind the operator's.
+    let since = since.max(asked);
     let grace_ends = later(since, POD_GRACE);
     let deadline = later(since, facts.start_deadline);
     if now >= deadline {
@@ -212,7 +338,7 @@ fn before_start(facts: &RunFacts, now: Timestamp) -> RunDecision {
 
 /// A Job that the API server goes on refusing is asked for until the start deadline.
 fn start_unless_refused(facts: &RunFacts, now: Timestamp) -> RunDecision {
-    let asked = facts.started.unwrap_or(facts.created);
+    let asked = facts.started.unwrap_or(facts.waits_since);
     match &facts.refused {
         Some(words) if now >= later(asked, facts.start_deadline) => RunDecision::Fail(Refusal {
             reason: "StartDeadlineExceeded",
@@ -223,7 +349,7 @@ fn start_unless_refused(facts: &RunFacts, now: Timestamp) -> RunDecision {
 }
 
 fn wait_or_fail(facts: &RunFacts, blocker: &Blocker, now: Timestamp) -> RunDecision {
-    let wake_at = later(facts.created, facts.start_deadline);
+    let wake_at = later(facts.waits_since, facts.start_deadline);
     if now < wake_at {
         return RunDecision::Wait {
             blocker: blocker.clone(),
@@ -273,158 +399,5 @@ fn job_lost(job: &str) -> Refusal {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).unwrap()
-    }
-
-    fn facts(phase: Option<Phase>, readiness: Readiness, job: JobFact) -> RunFacts {
-        RunFacts {
-            phase,
-            created: at(0),
-            started: Some(at(0)),
-            start_deadline: SignedDuration::from_secs(60),
-            readiness,
-            refused: None,
-            job_name: "b-backup".into(),
-            job,
-        }
-    }
-
-    fn missing() -> Readiness {
-        Readiness::Blocked(Blocker {
-            reason: "PVCNotFound",
-            message: "PVC data does not exist.".into(),
-        })
-    }
-
-    #[test]
-    fn a_terminal_run_rests_whatever_its_job_does() {
-        for phase in [Phase::Completed, Phase::Failed] {
-            for job in [
-                JobFact::Absent,
-                JobFact::Active(PodFact::Started),
-                JobFact::Failed,
-                JobFact::Succeeded,
-            ] {
-                assert_eq!(
-                    decide(&facts(Some(phase), Readiness::Ready, job), at(1)),
-                    RunDecision::Rest
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn a_blocked_run_waits_then_fails_with_the_reason_it_waited_for() {
-        let run = facts(None, missing(), JobFact::Absent);
-        let RunDecision::Wait { wake_at, .. } = decide(&run, at(59)) else {
-            panic!("does not wait")
-        };
-        assert_eq!(wake_at, at(60));
-        let RunDecision::Fail(refusal) = decide(&run, at(60)) else {
-            panic!("does not fail")
-        };
-        assert_eq!(refusal.reason, "PVCNotFound");
-        assert!(refusal.message.contains("after 1m"), "{}", refusal.message);
-    }
-
-    #[test]
-    fn a_run_whose_job_vanished_is_never_started_twice() {
-        let run = facts(Some(Phase::Running), Readiness::Ready, JobFact::Absent);
-        assert!(matches!(
-            decide(&run, at(1)),
-            RunDecision::Fail(Refusal {
-                reason: "JobLost",
-                ..
-            })
-        ));
-    }
-
-    #[test]
-    fn a_job_made_before_a_crash_is_followed() {
-        let run = facts(
-            Some(Phase::Pending),
-            missing(),
-            JobFact::Active(PodFact::Started),
-        );
-        assert!(matches!(
-            decide(&run, at(1)),
-            RunDecision::Follow { trouble: None, .. }
-        ));
-    }
-
-    #[test]
-    fn a_job_whose_pod_never_starts_is_told_then_given_up() {
-        let run = |pod| {
-            let mut run = facts(Some(Phase::Running), Readiness::Ready, JobFact::Active(pod));
-            run.start_deadline = SignedDuration::from_secs(600);
-            run
-        };
-        let none = run(PodFact::None { since: None });
-        let follow = |trouble_expected: bool, wake: i64, now: i64| {
-            let RunDecision::Follow {
-                trouble, wake_at, ..
-            } = decide(&none, at(now))
-            else {
-                panic!("does not follow")
-            };
-            assert_eq!(trouble.is_some(), trouble_expected);
-            assert_eq!(wake_at, Some(at(wake)));
-        };
-        follow(false, 60, 1);
-        follow(true, 600, 60);
-        let stuck = run(PodFact::Waiting {
-            pod: "p".into(),
-            trouble: Some("ImagePullBackOff".into()),
-            since: at(100),
-        });
-        assert!(matches!(
-            decide(&stuck, at(699)),
-            RunDecision::Follow { .. }
-        ));
-        let RunDecision::GiveUp(refusal) = decide(&stuck, at(700)) else {
-            panic!("waits for ever")
-        };
-        assert!(refusal.message.contains("ImagePullBackOff"));
-        assert!(matches!(
-            decide(&run(PodFact::Started), at(99_999)),
-            RunDecision::Follow { at_work: true, .. }
-        ));
-    }
-
-    #[test]
-    fn a_job_that_the_api_server_refuses_is_asked_for_until_the_deadline() {
-        let mut run = facts(Some(Phase::Pending), Readiness::Ready, JobFact::Absent);
-        run.refused = Some("exceeded quota".into());
-        assert_eq!(decide(&run, at(59)), RunDecision::Start);
-        let RunDecision::Fail(refusal) = decide(&run, at(60)) else {
-            panic!("tries for ever")
-        };
-        assert!(refusal.message.contains("exceeded quota"));
-        run.refused = None;
-        assert_eq!(
-            decide(&run, at(60)),
-            RunDecision::Start,
-            "a late operator still starts it"
-        );
-    }
-
-    #[test]
-    fn the_job_of_a_namesake_that_is_leaving_is_waited_for() {
-        let run = facts(None, Readiness::Ready, JobFact::Leaving);
-        assert!(matches!(decide(&run, at(1)), RunDecision::Wait { .. }));
-        assert!(matches!(decide(&run, at(60)), RunDecision::Fail(_)));
-    }
-
-    #[test]
-    fn a_foreign_job_is_reported_not_adopted() {
-        let run = facts(None, Readiness::Ready, JobFact::Foreign("CronJob x".into()));
-        let RunDecision::Fail(refusal) = decide(&run, at(1)) else {
-            panic!("adopted")
-        };
-        assert!(refusal.message.contains("CronJob x"));
-    }
-}
+#[path = "run_tests.rs"]
+mod tests;

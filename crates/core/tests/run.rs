@@ -6,7 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use tidelock_core::Phase;
 use tidelock_core::run::{
-    Blocker, JobFact, PodFact, Readiness, Refusal, RunDecision, RunFacts, decide,
+    Blocker, Ending, JobFact, PodFact, Readiness, Refusal, RunDecision, RunFacts, UNDO_PATIENCE,
+    UndoFact, decide,
 };
 
 const PHASES: [Option<Phase>; 5] = [
@@ -56,6 +57,28 @@ fn job() -> impl Strategy<Value = JobFact> {
     ]
 }
 
+fn undo() -> impl Strategy<Value = UndoFact> {
+    let words = || ".{0,10}";
+    prop_oneof![
+        Just(UndoFact::NotNeeded),
+        Just(UndoFact::Absent),
+        Just(UndoFact::Done),
+        words().prop_map(UndoFact::Impossible),
+        words().prop_map(UndoFact::Failed),
+        prop::option::of(words()).prop_map(UndoFact::Active),
+    ]
+}
+
+prop_compose! {
+    fn ending()(
+        since in -10_000i64..10_000,
+        live_pod in prop::option::of("[a-z]{1,9}"),
+        undo in undo(),
+    ) -> Ending {
+        Ending { since: Timestamp::from_second(since).unwrap(), live_pod, undo }
+    }
+}
+
 prop_compose! {
     fn run()(
         phase in prop::sample::select(PHASES.to_vec()),
@@ -65,16 +88,20 @@ prop_compose! {
         readiness in readiness(),
         refused in prop::option::of("[a-z ]{0,20}"),
         job in job(),
+        cancelled in prop::option::weighted(0.2, "[a-z ]{0,20}"),
+        ending in prop::option::weighted(0.2, ending()),
     ) -> RunFacts {
         RunFacts {
             phase,
-            created: Timestamp::from_second(created).unwrap(),
+            waits_since: Timestamp::from_second(created).unwrap(),
             started: started.map(|second| Timestamp::from_second(second).unwrap()),
             start_deadline: SignedDuration::from_secs(deadline),
             readiness,
             refused,
             job_name: "nightly-backup".to_owned(),
             job,
+            cancelled,
+            ending,
         }
     }
 }
@@ -84,11 +111,16 @@ fn next_phase(decision: &RunDecision, phase: Option<Phase>) -> Option<Phase> {
     match decision {
         RunDecision::Rest => phase,
         RunDecision::Wait { .. } => Some(Phase::Pending),
-        RunDecision::Start | RunDecision::Follow { .. } => Some(Phase::Running),
+        RunDecision::Start
+        | RunDecision::Follow { .. }
+        | RunDecision::Stop(_)
+        | RunDecision::Undo
+        | RunDecision::AwaitUndo { .. } => Some(Phase::Running),
         RunDecision::Finish => Some(Phase::Completed),
-        RunDecision::Collapse | RunDecision::Fail(_) | RunDecision::GiveUp(_) => {
-            Some(Phase::Failed)
-        }
+        RunDecision::Collapse
+        | RunDecision::Fail(_)
+        | RunDecision::GiveUp(_)
+        | RunDecision::FailAsRecorded(_) => Some(Phase::Failed),
     }
 }
 
@@ -112,6 +144,7 @@ proptest! {
             prop_assert_eq!(&run.job, &JobFact::Absent);
             prop_assert_eq!(&run.readiness, &Readiness::Ready);
             prop_assert!(matches!(run.phase, None | Some(Phase::Pending)));
+            prop_assert!(run.cancelled.is_none() && run.ending.is_none());
         }
     }
 
@@ -126,14 +159,44 @@ proptest! {
 
     #[test]
     fn a_run_whose_pod_does_not_start_ends_in_time(mut run in run(), now in -30_000i64..30_000) {
-        let since = run.created;
+        let since = run.waits_since;
         let pod = "nightly-backup-x".to_owned();
         run.job = JobFact::Active(PodFact::Waiting { pod, trouble: None, since });
+        (run.cancelled, run.ending) = (None, None);
         let now = Timestamp::from_second(now).unwrap();
         if let RunDecision::Follow { wake_at, .. } = decide(&run, now) {
             prop_assert!(wake_at.is_some_and(|wake_at| wake_at > now));
-            prop_assert!(matches!(decide(&run, since + run.start_deadline), RunDecision::GiveUp(_)));
+            let asked = run.started.unwrap_or(run.waits_since).max(since);
+            prop_assert!(matches!(decide(&run, asked + run.start_deadline), RunDecision::GiveUp(_)));
         }
+    }
+
+    #[test]
+    fn a_cancelled_run_ends_unless_it_ended_well_before(mut run in run(), now in -30_000i64..30_000) {
+        (run.cancelled, run.ending) = (Some("spec.cancel is true.".to_owned()), None);
+        let decision = decide(&run, Timestamp::from_second(now).unwrap());
+        match (run.phase.is_some_and(Phase::is_terminal), &run.job) {
+            (true, _) => prop_assert_eq!(decision, RunDecision::Rest),
+            (false, JobFact::Succeeded) => prop_assert_eq!(decision, RunDecision::Finish),
+            (false, _) => prop_assert!(
+                matches!(&decision, RunDecision::Fail(refusal) if refusal.reason == "Cancelled"),
+                "{:?}", decision
+            ),
+        }
+    }
+
+    #[test]
+    fn a_failure_that_is_recorded_is_final_in_bounded_time(
+        mut run in run(), ending in ending(), now in -30_000i64..30_000,
+    ) {
+        let over = ending.since + UNDO_PATIENCE;
+        run.ending = Some(ending);
+        prop_assume!(!run.phase.is_some_and(Phase::is_terminal));
+        let now = Timestamp::from_second(now).unwrap();
+        if let RunDecision::Stop(wake_at) | RunDecision::AwaitUndo { wake_at, .. } = decide(&run, now) {
+            prop_assert!(wake_at > now && wake_at <= over);
+        }
+        prop_assert!(matches!(decide(&run, over), RunDecision::FailAsRecorded(_)));
     }
 
     /// A life of one run: the world does as it likes, the phase is kept as the operator keeps it.
@@ -143,13 +206,15 @@ proptest! {
     ) {
         let mut run = RunFacts {
             phase: None,
-            created: Timestamp::UNIX_EPOCH,
+            waits_since: Timestamp::UNIX_EPOCH,
             started: None,
             start_deadline: SignedDuration::from_secs(60),
             readiness: Readiness::Ready,
             refused: None,
             job_name: "nightly-backup".to_owned(),
             job: JobFact::Absent,
+            cancelled: None,
+            ending: None,
         };
         let (mut now, mut end, mut started) = (Timestamp::UNIX_EPOCH, None, 0);
         for (readiness, job, seconds) in worlds {
