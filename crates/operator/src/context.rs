@@ -1,17 +1,22 @@
 //! What every reconcile has at hand.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use kube::Client;
 use kube::runtime::reflector::Store;
+use kube::{Client, Resource, ResourceExt};
 use tidelock_api::{Backup, BackupPolicy, Restore};
 
+use tidelock_core::queue::Limits;
+
+use crate::gate::Gate;
 use crate::owners;
+use crate::run::progress::Asker;
 use crate::telemetry::events::Events;
+use crate::telemetry::metrics::counters::Counters;
 
 /// What every reconcile has at hand.
 pub struct Context {
@@ -23,8 +28,17 @@ pub struct Context {
     pub mover_image: String,
     /// Publishes Events.
     pub events: Events,
+    /// Load limits.
+    pub gate: Gate,
+    /// Asks movers how far they are.
+    pub asker: Asker,
+    /// What this process counts.
+    pub counters: Counters,
     failures: Mutex<HashMap<String, u32>>,
 }
+
+/// How many failures in a row make an object one that fails again and again.
+const FAILING: u32 = 3;
 
 /// Most pods that are remembered after they are gone; their reports are read within moments.
 const MOST_GONE_PODS: usize = 256;
@@ -73,12 +87,22 @@ pub struct Caches {
 
 impl Context {
     /// A context over `client` and `caches`.
-    pub fn new(client: Client, caches: Caches, mover_image: String, instance: String) -> Self {
+    pub fn new(
+        client: Client,
+        caches: Caches,
+        mover_image: String,
+        instance: String,
+        limits: Limits,
+        counters: Counters,
+    ) -> Self {
         Self {
             events: Events::new(client.clone(), instance),
+            gate: Gate::new(limits),
+            asker: Asker::default(),
             client,
             caches,
             mover_image,
+            counters,
             failures: Mutex::new(HashMap::new()),
         }
     }
@@ -103,9 +127,47 @@ impl Context {
         failures.get(object).copied().unwrap_or(0)
     }
 
+    /// How many objects failed [`FAILING`] times in a row or more, by kind. Those that are gone are
+    /// forgotten: no reconcile of theirs ever ends well.
+    pub fn failing(&self) -> Vec<(&'static str, usize)> {
+        let there = [
+            ("BackupPolicy", keys(&self.caches.policies)),
+            ("Backup", keys(&self.caches.backups)),
+            ("Restore", keys(&self.caches.restores)),
+        ];
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.retain(|key, _| there.iter().any(|(_, keys)| keys.contains(key)));
+        let failing = |key: &&String| failures.get(*key).is_some_and(|count| *count >= FAILING);
+        let counts = there
+            .iter()
+            .map(|(kind, keys)| (*kind, keys.iter().filter(failing).count()));
+        counts.collect()
+    }
+
     /// Forgets the failures of `object`.
     pub fn clear_failures(&self, object: &str) {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         failures.remove(object);
     }
+}
+
+/// The keys of all objects that `store` holds.
+fn keys<K>(store: &Store<K>) -> HashSet<String>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    let all = store.state();
+    all.iter().map(|object| object_key(&**object)).collect()
+}
+
+/// What tells an object from all others, its namesakes before and after it included:
+/// `Kind/namespace/name/UID`.
+pub fn object_key<K: Resource<DynamicType = ()>>(object: &K) -> String {
+    format!(
+        "{}/{}/{}/{}",
+        K::kind(&()),
+        object.namespace().unwrap_or_default(),
+        object.name_any(),
+        object.uid().unwrap_or_default()
+    )
 }

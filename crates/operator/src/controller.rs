@@ -1,21 +1,30 @@
 //! Runs the three reconciles over the caches and queues.
 
+use std::convert::Infallible;
+use std::fmt::Debug;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use futures::StreamExt;
 use futures::channel::mpsc::UnboundedReceiver;
+use futures::{FutureExt, StreamExt};
 use k8s_openapi::serde::de::DeserializeOwned;
 use kube::runtime::controller::{Action, Config, applier};
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::{Client, Resource, ResourceExt};
-use std::fmt::Debug;
+use kube::{Client, Resource};
+use tidelock_core::queue::Limits;
 use tidelock_core::text;
+use tracing::Instrument;
 
-use crate::context::Context;
+use crate::context::{Context, object_key};
 use crate::error::{Class, Error, back_off};
+use crate::health::Health;
+use crate::leader::Leading;
+use crate::stop::Stop;
 use crate::telemetry::events::Story;
-use crate::telemetry::http::Readiness;
+use crate::telemetry::log::{self, ReconcileIds};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::counters::Counters;
 use crate::telemetry::reasons;
 use crate::{backup, policy, restore, watch};
 
@@ -24,49 +33,100 @@ const TELL_AFTER: u32 = 3;
 /// How many objects of a kind are reconciled at once.
 const CONCURRENCY: u16 = 8;
 
-/// Watches and reconciles until `stop` ends.
+/// How long reconciles that are under way may go on when this process is told to stop.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// What an operator is told from outside.
+pub struct Options {
+    /// Look after this namespace only, instead of all.
+    pub namespace: Option<String>,
+    /// Image of the mover.
+    pub mover_image: String,
+    /// Name of this instance in Events.
+    pub instance: String,
+    /// Load limits.
+    pub limits: Limits,
+}
+
+/// The state of the process that the controllers share with the rest of it.
+#[derive(Clone)]
+pub struct Process {
+    /// What the probes are told.
+    pub health: Health,
+    /// Whether to work or to stand by.
+    pub leading: Leading,
+    /// Whether to end.
+    pub stop: Stop,
+    /// What it counts.
+    pub counters: Counters,
+    /// What it tells.
+    pub metrics: Metrics,
+}
+
+/// A part of the operator ended by itself, which none ever should.
+#[derive(Debug, thiserror::Error)]
+pub enum Ended {
+    /// Nothing is heard of the cluster any more.
+    #[error("the watches have ended")]
+    Watches,
+    /// Nothing is done any more.
+    #[error("the reconcile loops have ended")]
+    Loops,
+}
+
+/// Watches what is in `options.namespace`, or in all, and reconciles it while this process leads,
+/// until it is told to stop. One that stands by keeps its caches as the cluster is, and writes
+/// nothing.
 ///
 /// # Crash window
 /// Everything a reconcile does is found done by the next one, so being stopped at any point loses
-/// nothing.
-pub async fn run(
-    client: Client,
-    mover_image: String,
-    instance: String,
-    readiness: Readiness,
-    stop: impl Future<Output = ()>,
-) {
-    let (caches, queues, watches) = watch::start(&client);
-    let ctx = Arc::new(Context::new(client, caches.clone(), mover_image, instance));
+/// nothing. What is under way when told to stop has [`DRAIN`] to end.
+///
+/// # Errors
+/// When a part of it ends by itself.
+pub async fn run(client: Client, options: Options, process: Process) -> Result<(), Ended> {
+    let (caches, mut queues, watches) = watch::start(&client, options.namespace.as_deref());
+    let ctx = Arc::new(Context::new(
+        client,
+        caches.clone(),
+        options.mover_image,
+        options.instance,
+        options.limits,
+        process.counters.clone(),
+    ));
+    process.metrics.tell_of(ctx.clone());
+    let shift = Shift {
+        ctx,
+        health: process.health.clone(),
+        stop: process.stop.clone(),
+        ids: Arc::default(),
+    };
+    let stop = process.stop.clone();
     let work = async {
         wait_until_filled(&caches).await;
-        readiness.set_ready();
-        tracing::info!("caches are filled; reconciling");
+        process.health.set_filled();
+        tracing::info!("the caches are filled");
+        queues.discard_until(process.leading.wait()).await;
+        tracing::info!("reconciling");
         tokio::join!(
-            drive(
-                &ctx,
-                caches.policies.clone(),
-                queues.policies,
-                policy::reconcile
-            ),
-            drive(
-                &ctx,
-                caches.backups.clone(),
-                queues.backups,
-                backup::reconcile
-            ),
-            drive(
-                &ctx,
-                caches.restores.clone(),
-                queues.restores,
-                restore::reconcile
-            ),
+            shift.drive(&caches.policies, queues.policies, policy::reconcile),
+            shift.drive(&caches.backups, queues.backups, backup::reconcile),
+            shift.drive(&caches.restores, queues.restores, restore::reconcile),
         );
     };
     tokio::select! {
-        () = watches => {}
-        () = work => {}
-        () = stop => tracing::info!("told to stop"),
+        () = watches => Err(Ended::Watches),
+        () = work => if stop.is_told() { Ok(()) } else { Err(Ended::Loops) },
+        () = patience(&process) => Ok(()),
+    }
+}
+
+/// Ends when this process was told to stop and what was under way had its time.
+async fn patience(process: &Process) {
+    process.stop.clone().told().await;
+    if process.leading.is_leading() {
+        tokio::time::sleep(DRAIN).await;
+        tracing::warn!("reconciles that are still under way are left to the next operator");
     }
 }
 
@@ -81,47 +141,84 @@ async fn wait_until_filled(caches: &crate::context::Caches) {
     );
 }
 
-async fn drive<K, F>(
-    ctx: &Arc<Context>,
-    store: Store<K>,
-    queue: UnboundedReceiver<ObjectRef<K>>,
-    reconcile: fn(Arc<K>, Arc<Context>) -> F,
-) where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-    F: Future<Output = Result<Action, Error>> + Send + 'static,
-{
-    let step = move |object: Arc<K>, ctx: Arc<Context>| {
-        let key = key(object.as_ref());
-        Box::pin(async move {
-            let done = reconcile(object.clone(), ctx.clone()).await;
-            match &done {
-                Ok(_) => ctx.clear_failures(&key),
-                Err(error) => tell_repeated(object.as_ref(), error, &ctx, &key).await,
-            }
-            done
-        })
-    };
-    applier(
-        step,
-        on_error,
-        ctx.clone(),
-        store,
-        watch::queue(queue),
-        Config::default().concurrency(CONCURRENCY),
-    )
-    // Errors are dealt with by `on_error`; what is left is an object that went meanwhile.
-    .for_each(|_| std::future::ready(()))
-    .await;
+/// What the three loops share.
+struct Shift {
+    ctx: Arc<Context>,
+    health: Health,
+    stop: Stop,
+    ids: Arc<ReconcileIds>,
 }
 
-/// Tells on the object itself what keeps failing, so that it does not stand in a log alone.
-async fn tell_repeated<K: Resource<DynamicType = ()>>(
+impl Shift {
+    /// Reconciles everything there is of a kind, and then what the queue names; ends when told to
+    /// stop and nothing is under way.
+    async fn drive<K, F>(
+        &self,
+        store: &Store<K>,
+        queue: UnboundedReceiver<ObjectRef<K>>,
+        reconcile: fn(Arc<K>, Arc<Context>) -> F,
+    ) where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+        F: Future<Output = Result<Action, Error>> + Send + 'static,
+    {
+        let (health, ids) = (self.health.clone(), self.ids.clone());
+        let step = move |object: Arc<K>, ctx: Arc<Context>| {
+            let id = ids.next();
+            let span = log::span(object.as_ref(), &id);
+            let at_work = health.at_work_on(&id);
+            let done = async move {
+                let _at_work = at_work;
+                let started = Instant::now();
+                let done = reconcile(object.clone(), ctx.clone()).await;
+                let failure = done.as_ref().err().map(Error::class);
+                ctx.counters
+                    .reconciled(&K::kind(&()), failure, started.elapsed());
+                let key = object_key(object.as_ref());
+                match &done {
+                    Ok(_) => ctx.clear_failures(&key),
+                    Err(error) => failed(object.as_ref(), error, &ctx, &key).await,
+                }
+                done
+            };
+            Box::pin(done.instrument(span))
+        };
+        let there = store.state();
+        let there = there
+            .iter()
+            .map(|object| ObjectRef::from_obj(object.as_ref()));
+        let all = futures::stream::iter(there.collect::<Vec<_>>()).chain(queue);
+        applier(
+            step,
+            on_error,
+            self.ctx.clone(),
+            store.clone(),
+            // The end of its queue tells the applier to take nothing new and finish what it has.
+            all.map(Ok::<_, Infallible>)
+                .take_until(self.stop.clone().told().boxed()),
+            Config::default().concurrency(CONCURRENCY),
+        )
+        // Errors are dealt with by `failed`; what is left is an object that went meanwhile.
+        .for_each(|_| std::future::ready(()))
+        .await;
+    }
+}
+
+/// Logs and counts a reconcile that failed, and tells on the object itself what keeps failing, so
+/// that it does not stand in a log alone.
+async fn failed<K: Resource<DynamicType = ()>>(
     object: &K,
     error: &Error,
     ctx: &Context,
     key: &str,
 ) {
-    if error.class() == Class::Conflict || ctx.failures(key) < TELL_AFTER {
+    let attempt = ctx.count_failure(key);
+    if error.class() == Class::Conflict {
+        tracing::debug!(%error, "somebody else wrote first");
+        return;
+    }
+    let pause = back_off(error.class(), attempt);
+    tracing::warn!(%error, attempt, ?pause, "reconcile failed");
+    if attempt < TELL_AFTER {
         return;
     }
     let note = text::sentence(&error.to_string());
@@ -133,33 +230,104 @@ async fn tell_repeated<K: Resource<DynamicType = ()>>(
         key: &note,
     };
     if let Err(error) = ctx.events.tell(object, story, ctx.now()).await {
-        tracing::warn!(object = key, %error, "a repeated failure could not be told");
+        tracing::warn!(%error, "a repeated failure could not be told");
     }
 }
 
-/// When to try again.
+/// When to try again; [`failed`] has counted it.
 fn on_error<K: Resource<DynamicType = ()>>(
     object: Arc<K>,
     error: &Error,
     ctx: Arc<Context>,
 ) -> Action {
-    let key = key(object.as_ref());
-    let attempt = ctx.count_failure(&key);
-    let pause = back_off(error.class(), attempt);
-    match error.class() {
-        Class::Conflict => tracing::debug!(object = key, %error, "somebody else wrote first"),
-        Class::Transient => {
-            tracing::warn!(object = key, %error, attempt, ?pause, "reconcile failed");
-        }
-    }
-    Action::requeue(pause)
+    let failures = ctx.failures(&object_key(object.as_ref()));
+    Action::requeue(back_off(error.class(), failures.saturating_sub(1)))
 }
 
-fn key<K: Resource<DynamicType = ()>>(object: &K) -> String {
-    format!(
-        "{}/{}/{}",
-        K::kind(&()),
-        object.namespace().unwrap_or_default(),
-        object.name_any()
-    )
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use futures::channel::mpsc::unbounded;
+    use kube::ResourceExt;
+    use kube::runtime::reflector::store;
+    use kube::runtime::watcher::Event;
+    use tidelock_api::Backup;
+
+    use super::*;
+    use crate::context::{Caches, GonePods};
+
+    /// What became of the reconciles of the test: their names when they end.
+    static ENDED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+    async fn slow(backup: Arc<Backup>, _: Arc<Context>) -> Result<Action, Error> {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        ENDED.lock().unwrap().push(backup.name_any());
+        // Due again long before the test is over.
+        Ok(Action::requeue(Duration::from_millis(10)))
+    }
+
+    fn shift(caches: Caches, stop: Stop) -> Shift {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+        let limits = Limits {
+            total: 1,
+            per_node: 1,
+            per_storage: 1,
+        };
+        let client = Client::try_from(config).unwrap();
+        let (image, instance) = ("image".to_owned(), "test".to_owned());
+        Shift {
+            ctx: Arc::new(Context::new(
+                client,
+                caches,
+                image,
+                instance,
+                limits,
+                Counters::default(),
+            )),
+            health: Health::default(),
+            stop,
+            ids: Arc::default(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn told_to_stop_it_ends_what_is_under_way_and_begins_nothing_new() {
+        let (backups, mut writer) = store();
+        let caches = Caches {
+            policies: store().0,
+            backups: backups.clone(),
+            restores: store().0,
+            jobs: store().0,
+            pods: store().0,
+            gone_pods: Arc::new(GonePods::default()),
+        };
+        let mut there = Backup::new("there", serde_json::from_str("{}").unwrap());
+        there.metadata.namespace = Some("shop".to_owned());
+        let mut late = there.clone();
+        late.metadata.name = Some("late".to_owned());
+        writer.apply_watcher_event(&Event::Init);
+        writer.apply_watcher_event(&Event::InitApply(there));
+        writer.apply_watcher_event(&Event::InitDone);
+        let (tell, told) = tokio::sync::oneshot::channel::<()>();
+        let stop = Stop::when(async move {
+            let _ = told.await;
+        });
+        let shift = shift(caches, stop);
+        let (sender, queue) = unbounded();
+        let story = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            tell.send(()).unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            writer.apply_watcher_event(&Event::Apply(late.clone()));
+            let _ = sender.unbounded_send(ObjectRef::from_obj(&late));
+        };
+        let drive = shift.drive(&backups, queue, slow);
+        let both = async { tokio::join!(drive, story) };
+        let ended = tokio::time::timeout(Duration::from_secs(5), both).await;
+        assert!(ended.is_ok(), "it never ends");
+        assert_eq!(*ENDED.lock().unwrap(), ["there"]);
+        assert!(shift.health.alive().is_ok());
+    }
 }

@@ -65,3 +65,32 @@ pub fn describe<K: Resource<DynamicType = ()>>(object: &K) -> String {
     let namespace = object.namespace().unwrap_or_default();
     format!("{} {namespace}/{}", K::kind(&()), object.name_any())
 }
+
+/// How much is read back, as the mover takes it.
+pub fn level(level: tidelock_api::VerificationLevel) -> tidelock_protocol::VerificationLevel {
+    match level {
+        tidelock_api::VerificationLevel::Full => tidelock_protocol::VerificationLevel::Full,
+        tidelock_api::VerificationLevel::Digest => tidelock_protocol::VerificationLevel::Digest,
+        tidelock_api::VerificationLevel::None => tidelock_protocol::VerificationLevel::None,
+    }
+}
+
+/// How much was read back, as a status shows it.
+pub fn to_api_level(
+    level: tidelock_protocol::VerificationLevel,
+) -> tidelock_api::VerificationLevel {
+    match level {
+        tidelock_protocol::VerificationLevel::Full => tidelock_api::VerificationLevel::Full,
+        tidelock_protocol::VerificationLevel::Digest => tidelock_api::VerificationLevel::Digest,
+        tidelock_protocol::VerificationLevel::None => tidelock_api::VerificationLevel::None,
+    }
+}
+
+/// What may happen to a target, as the mover takes it.
+pub fn overwrite(overwrite: tidelock_api::Overwrite) -> tidelock_protocol::Overwrite {
+    match overwrite {
+        tidelock_api::Overwrite::Never => tidelock_protocol::Overwrite::Never,
+        tidelock_api::Overwrite::Merge => tidelock_protocol::Overwrite::Merge,
+        tidelock_api::Overwrite::Replace => tidelock_protocol::Overwrite::Replace,
+    }
+}

@@ -1,27 +1,25 @@
 //! The Jobs that movers run in. Pure: specs in, manifests out.
 
+mod pod;
+mod security;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::batch::v1::{
     Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement,
     PodFailurePolicyOnPodConditionsPattern, PodFailurePolicyRule,
 };
-use k8s_openapi::api::core::v1::{
-    Capabilities, Container, EmptyDirVolumeSource, EnvVar, PersistentVolumeClaimVolumeSource,
-    PodSecurityContext, PodSpec, PodTemplateSpec, ResourceRequirements, SeccompProfile,
-    SecurityContext, Toleration, Volume, VolumeMount,
-};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource, ResourceExt};
-use tidelock_api::{MoverResources, MoverSpec, RUN_KIND_LABEL, RUN_UID_LABEL};
+use tidelock_api::{DEFAULT_STALL_TIMEOUT_SECONDS, MoverSpec, RUN_KIND_LABEL, RUN_UID_LABEL};
 use tidelock_protocol::{
-    ExitCode, PROTOCOL_VERSION, REQUEST_ENV, Request, RunId, STORAGE_PATH, StorageTarget,
-    TERMINATION_LOG, Task,
+    ExitCode, PROTOCOL_VERSION, Request, RunId, STORAGE_PATH, StorageTarget, Task,
 };
 
 use crate::convert;
 use crate::error::Error;
+use crate::placement::Placement;
 
 /// Name of the mover's container.
 pub const CONTAINER: &str = "mover";
@@ -32,10 +30,13 @@ pub const MANAGED_BY: &str = "tidelock";
 /// Annotation on Jobs and pods: the name of the object they work for.
 pub const RUN_NAME_ANNOTATION: &str = "tidelock.dev/run-name";
 
+/// Annotation on Jobs and pods: the claim that holds the archives they work on.
+pub const STORAGE_ANNOTATION: &str = "tidelock.dev/storage";
+/// Annotation on Jobs and pods that have to run on one node: why, as a sentence.
+pub const PIN_ANNOTATION: &str = "tidelock.dev/pinned";
+
 /// How often a failed pod is replaced; permanent faults end the Job at once.
 const BACKOFF_LIMIT: i32 = 3;
-
-type Quantities = BTreeMap<String, Quantity>;
 
 /// What a Job works for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +47,10 @@ pub enum RunKind {
     Restore,
     /// The data of deleted Backups.
     Delete,
+    /// What a run half wrote.
+    Undo,
+    /// Stored backups that are read again.
+    Verify,
 }
 
 impl RunKind {
@@ -55,22 +60,8 @@ impl RunKind {
             Self::Backup => "Backup",
             Self::Restore => "Restore",
             Self::Delete => "Delete",
-        }
-    }
-
-    /// Capabilities the mover needs beside none: reading what belongs to others, and for a
-    /// restore giving files their owners, modes, capabilities and device numbers back.
-    fn capabilities(self) -> &'static [&'static str] {
-        match self {
-            Self::Backup | Self::Delete => &["DAC_OVERRIDE"],
-            Self::Restore => &[
-                "CHOWN",
-                "DAC_OVERRIDE",
-                "FOWNER",
-                "FSETID",
-                "MKNOD",
-                "SETFCAP",
-            ],
+            Self::Undo => "Undo",
+            Self::Verify => "Verify",
         }
     }
 }
@@ -87,19 +78,32 @@ pub struct Mount<'a> {
 }
 
 /// The mover's request to do `task` on the storage claim, as JSON.
-pub fn request(run: RunId, task: Task) -> Result<String, Error> {
+pub fn request(run: RunId, mover: &MoverSpec, task: Task) -> Result<String, Error> {
+    let stall = mover.stall_timeout_seconds;
     let object = format!("{}/{}", run.namespace, run.name);
     let request = Request {
         version: PROTOCOL_VERSION,
         run,
-        storage: StorageTarget::Directory {
-            path: STORAGE_PATH.to_owned(),
+        storage: match task {
+            Task::Undo(_) => StorageTarget::None,
+            _ => StorageTarget::Directory {
+                path: STORAGE_PATH.to_owned(),
+            },
         },
+        stall_timeout_seconds: Some(stall.unwrap_or(DEFAULT_STALL_TIMEOUT_SECONDS).into()),
         task,
     };
     request
         .to_json()
         .map_err(|source| Error::Request { object, source })
+}
+
+/// `mover` for taking back: the time-out was meant for what is taken back.
+pub fn in_its_own_time(mover: MoverSpec) -> MoverSpec {
+    MoverSpec {
+        timeout_seconds: None,
+        ..mover
+    }
 }
 
 /// What a run's Job is built from, besides what its kind brings.
@@ -116,6 +120,8 @@ pub struct RunJob<'a> {
     pub mounts: &'a [Mount<'a>],
     /// What the user says of the pod.
     pub mover: &'a MoverSpec,
+    /// Where it runs and as whom.
+    pub placement: &'a Placement,
 }
 
 /// The Job that a Backup or Restore owns.
@@ -133,9 +139,10 @@ pub fn of_run<R: Resource<DynamicType = ()>>(run: &R, job: RunJob<'_>) -> Result
         run_uid: &id.uid,
         owners: run.controller_owner_ref(&()).into_iter().collect(),
         image: job.image,
-        request: request(id.clone(), job.task)?,
+        request: request(id.clone(), job.mover, job.task)?,
         mounts: job.mounts,
         mover: job.mover,
+        placement: job.placement,
         ttl_seconds: None,
         annotations: BTreeMap::new(),
     }))
@@ -163,6 +170,8 @@ pub struct JobPlan<'a> {
     pub mounts: &'a [Mount<'a>],
     /// What the user says of the pod.
     pub mover: &'a MoverSpec,
+    /// Where it runs and as whom.
+    pub placement: &'a Placement,
     /// After how many seconds a finished Job goes by itself; none leaves it to its owner.
     pub ttl_seconds: Option<i32>,
     /// More annotations.
@@ -181,14 +190,22 @@ pub fn build(plan: JobPlan<'_>) -> Job {
         (RUN_UID_LABEL.to_owned(), plan.run_uid.to_owned()),
     ]);
     let mut annotations = plan.annotations.clone();
+    let storage = plan.mounts.iter().find(|mount| mount.path == STORAGE_PATH);
+    if let Some(storage) = storage {
+        annotations.insert(STORAGE_ANNOTATION.to_owned(), storage.claim.to_owned());
+    }
     annotations.insert(RUN_NAME_ANNOTATION.to_owned(), plan.run_name.to_owned());
+    if let Some(pin) = &plan.placement.pin {
+        let why = format!("It has to run on node {}: {}.", pin.node, pin.why);
+        annotations.insert(PIN_ANNOTATION.to_owned(), why);
+    }
     let template = PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(labels.clone()),
             annotations: Some(annotations.clone()),
             ..Default::default()
         }),
-        spec: Some(pod(&plan)),
+        spec: Some(pod::pod(&plan)),
     };
     Job {
         metadata: ObjectMeta {
@@ -240,145 +257,15 @@ fn failure_policy() -> PodFailurePolicy {
     }
 }
 
-fn pod(plan: &JobPlan<'_>) -> PodSpec {
-    let claim_volumes = plan.mounts.iter().enumerate().map(|(index, mount)| Volume {
-        name: volume_name(index),
-        persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
-            claim_name: mount.claim.to_owned(),
-            read_only: None,
-        }),
-        ..Default::default()
-    });
-    let scratch = Volume {
-        name: "tmp".to_owned(),
-        empty_dir: Some(EmptyDirVolumeSource {
-            size_limit: Some(Quantity("64Mi".to_owned())),
-            ..Default::default()
-        }),
-        ..Default::default()
-    };
-    PodSpec {
-        restart_policy: Some("Never".to_owned()),
-        automount_service_account_token: Some(false),
-        enable_service_links: Some(false),
-        security_context: Some(PodSecurityContext {
-            run_as_user: Some(0),
-            run_as_group: Some(0),
-            seccomp_profile: Some(runtime_default()),
-            ..Default::default()
-        }),
-        containers: vec![container(plan)],
-        volumes: Some(claim_volumes.chain([scratch]).collect()),
-        node_selector: Some(plan.mover.node_selector.clone()).filter(|map| !map.is_empty()),
-        tolerations: Some(plan.mover.tolerations.iter().map(toleration).collect()),
-        priority_class_name: plan.mover.priority_class_name.clone(),
-        termination_grace_period_seconds: Some(30),
-        ..Default::default()
-    }
-}
-
-fn container(plan: &JobPlan<'_>) -> Container {
-    let mounts = plan
-        .mounts
-        .iter()
-        .enumerate()
-        .map(|(index, mount)| VolumeMount {
-            name: volume_name(index),
-            mount_path: mount.path.to_owned(),
-            read_only: Some(mount.read_only),
-            ..Default::default()
-        });
-    let scratch = VolumeMount {
-        name: "tmp".to_owned(),
-        mount_path: "/tmp".to_owned(),
-        ..Default::default()
-    };
-    Container {
-        name: CONTAINER.to_owned(),
-        image: Some(plan.image.to_owned()),
-        image_pull_policy: Some("IfNotPresent".to_owned()),
-        command: Some(vec!["/usr/local/bin/tidelock-mover".to_owned()]),
-        env: Some(vec![EnvVar {
-            name: REQUEST_ENV.to_owned(),
-            value: Some(escape_expansion(&plan.request)),
-            value_from: None,
-        }]),
-        resources: Some(resources(plan.mover.resources.as_ref())),
-        security_context: Some(SecurityContext {
-            allow_privilege_escalation: Some(false),
-            read_only_root_filesystem: Some(true),
-            capabilities: Some(Capabilities {
-                drop: Some(vec!["ALL".to_owned()]),
-                add: Some(
-                    plan.kind
-                        .capabilities()
-                        .iter()
-                        .map(|c| (*c).to_owned())
-                        .collect(),
-                ),
-            }),
-            ..Default::default()
-        }),
-        termination_message_path: Some(TERMINATION_LOG.to_owned()),
-        termination_message_policy: Some("File".to_owned()),
-        volume_mounts: Some(mounts.chain([scratch]).collect()),
-        ..Default::default()
-    }
-}
-
-/// `text` so that the kubelet hands it on as it is: `$(NAME)` would be expanded, `$$` is one `$`.
-fn escape_expansion(text: &str) -> String {
-    text.replace('$', "$$")
-}
-
-fn volume_name(index: usize) -> String {
-    format!("volume-{index}")
-}
-
-fn runtime_default() -> SeccompProfile {
-    SeccompProfile {
-        type_: "RuntimeDefault".to_owned(),
-        localhost_profile: None,
-    }
-}
-
-/// What the user says, over a small default; the memory limit keeps a mover from harming its node.
-/// Where the user sets one of request and limit, the other has no default: it could contradict.
-fn resources(wanted: Option<&MoverResources>) -> ResourceRequirements {
-    let (requests, limits) = wanted
-        .map(|wanted| (wanted.requests.clone(), wanted.limits.clone()))
-        .unwrap_or_default();
-    let with_defaults = |own: &Quantities, other: &Quantities, defaults: &[(&str, &str)]| {
-        let mut all = own.clone();
-        for (name, amount) in defaults {
-            if !own.contains_key(*name) && !other.contains_key(*name) {
-                all.insert((*name).to_owned(), Quantity((*amount).to_owned()));
-            }
-        }
-        Some(all)
-    };
-    ResourceRequirements {
-        requests: with_defaults(&requests, &limits, &[("cpu", "50m"), ("memory", "64Mi")]),
-        limits: with_defaults(&limits, &requests, &[("memory", "256Mi")]),
-        claims: None,
-    }
-}
-
-fn toleration(wanted: &tidelock_api::Toleration) -> Toleration {
-    Toleration {
-        key: wanted.key.clone(),
-        operator: Some(format!("{:?}", wanted.operator)),
-        value: wanted.value.clone(),
-        effect: wanted.effect.map(|effect| format!("{effect:?}")),
-        toleration_seconds: None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::{SELinuxOptions, Toleration};
+    use tidelock_core::identity::PodIdentity;
+    use tidelock_core::placement::Pin;
+
     use super::*;
 
-    fn job(kind: RunKind) -> Job {
+    fn job(kind: RunKind, placement: &Placement) -> Job {
         build(JobPlan {
             name: "nightly-1-backup",
             namespace: "shop",
@@ -401,6 +288,7 @@ mod tests {
                 },
             ],
             mover: &MoverSpec::default(),
+            placement,
             ttl_seconds: None,
             annotations: BTreeMap::new(),
         })
@@ -408,37 +296,58 @@ mod tests {
 
     #[test]
     fn the_backup_job_keeps_its_shape() {
-        insta::assert_json_snapshot!(job(RunKind::Backup));
+        insta::assert_json_snapshot!(job(RunKind::Backup, &Placement::default()));
+    }
+
+    fn pinned_and_unprivileged() -> Placement {
+        Placement {
+            pin: Some(Pin {
+                node: "node-2".to_owned(),
+                pods: vec!["app-0".to_owned()],
+                why: "PersistentVolumeClaim data is in use there by pod app-0".to_owned(),
+            }),
+            tolerations: vec![Toleration {
+                key: Some("dedicated".to_owned()),
+                operator: Some("Equal".to_owned()),
+                value: Some("db".to_owned()),
+                effect: Some("NoSchedule".to_owned()),
+                toleration_seconds: None,
+            }],
+            exclude_nodes: vec!["node-1".to_owned()],
+            security: PodIdentity::User {
+                user: 12_345,
+                group: Some(12_346),
+                fs_group: Some(12_347),
+                supplemental: vec![12_348],
+            },
+            se_linux: Some(SELinuxOptions {
+                level: Some("s0:c1,c2".to_owned()),
+                ..Default::default()
+            }),
+        }
     }
 
     #[test]
-    fn a_default_never_contradicts_what_the_user_sets() {
-        let one = |name: &str, amount: &str| {
-            BTreeMap::from([(name.to_owned(), Quantity(amount.to_owned()))])
-        };
-        let small = MoverResources {
-            limits: one("memory", "32Mi"),
-            requests: BTreeMap::new(),
-        };
-        let made = resources(Some(&small));
-        assert_eq!(made.limits, Some(one("memory", "32Mi")));
-        assert_eq!(made.requests, Some(one("cpu", "50m")));
-        let large = MoverResources {
-            limits: BTreeMap::new(),
-            requests: one("memory", "1Gi"),
-        };
-        assert_eq!(resources(Some(&large)).limits, Some(BTreeMap::new()));
+    fn the_unprivileged_pod_beside_its_workload_keeps_its_shape() {
+        let job = job(RunKind::Restore, &pinned_and_unprivileged());
+        insta::assert_json_snapshot!(job.spec.unwrap().template);
     }
 
     #[test]
     fn no_mover_gets_a_token_or_more_than_it_needs() {
         for kind in [RunKind::Backup, RunKind::Restore, RunKind::Delete] {
-            let pod = job(kind).spec.unwrap().template.spec.unwrap();
-            assert_eq!(pod.automount_service_account_token, Some(false));
-            let security = pod.containers[0].security_context.clone().unwrap();
-            assert_eq!(security.allow_privilege_escalation, Some(false));
-            assert_eq!(security.read_only_root_filesystem, Some(true));
-            assert_eq!(security.capabilities.unwrap().drop.unwrap(), ["ALL"]);
+            for placement in [Placement::default(), pinned_and_unprivileged()] {
+                let pod = job(kind, &placement).spec.unwrap().template.spec.unwrap();
+                assert_eq!(pod.automount_service_account_token, Some(false));
+                let security = pod.containers[0].security_context.clone().unwrap();
+                assert_eq!(security.allow_privilege_escalation, Some(false));
+                assert_eq!(security.read_only_root_filesystem, Some(true));
+                let capabilities = security.capabilities.unwrap();
+                assert_eq!(capabilities.drop.unwrap(), ["ALL"]);
+                let root = placement.security == PodIdentity::Root;
+                assert_eq!(capabilities.add.is_some(), root);
+                assert_eq!(pod.security_context.unwrap().run_as_user == Some(0), root);
+            }
         }
     }
 }

@@ -6,17 +6,26 @@
 //! resourceVersion that was read, so a stale view loses.
 
 pub mod backup;
+pub mod clock;
 pub mod conditions;
 pub mod context;
 pub mod controller;
 pub mod convert;
 pub mod error;
+pub mod fact;
+pub mod finalizers;
+pub mod gate;
+pub mod health;
 pub mod job;
+pub mod leader;
 pub mod owners;
+pub mod patience;
+pub mod placement;
 pub mod policy;
 pub mod rbac;
 pub mod restore;
 pub mod run;
+pub mod stop;
 pub mod telemetry;
 pub mod volume;
 pub mod watch;

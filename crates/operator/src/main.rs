@@ -1,41 +1,37 @@
 //! The operator's process: options, logs, signals.
 
-use std::net::SocketAddr;
+mod options;
 
 use anyhow::Context as _;
 use clap::Parser;
-use kube::{Client, Config};
-use tidelock_operator::controller;
-use tidelock_operator::telemetry::http::{self, Readiness};
+use kube::Config;
+use tidelock_operator::controller::{self, Process};
+use tidelock_operator::health::Health;
+use tidelock_operator::leader::fence::{self, Fence};
+use tidelock_operator::leader::{Election, Keeper, Leading};
+use tidelock_operator::stop::Stop;
+use tidelock_operator::telemetry::metrics::Metrics;
+use tidelock_operator::telemetry::metrics::counters::Counters;
+use tidelock_operator::telemetry::{http, log};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Takes scheduled, retention-aware backups of PersistentVolumeClaims and restores them.
-#[derive(Debug, Parser)]
-#[command(name = "tidelock-operator", version)]
-struct Options {
-    /// Image of the mover; the operator's own, so that their versions never part.
-    #[arg(long, env = "TIDELOCK_MOVER_IMAGE")]
-    mover_image: String,
-    /// Name of this instance in Events; the pod's name.
-    #[arg(long, env = "POD_NAME", default_value = "tidelock")]
-    instance: String,
-    /// Where to serve /healthz and /readyz.
-    #[arg(long, env = "TIDELOCK_HTTP_ADDRESS", default_value = "0.0.0.0:8080")]
-    http_address: SocketAddr,
-    /// What to log, such as `info` or `tidelock_operator=debug`.
-    #[arg(long, env = "TIDELOCK_LOG", default_value = "info,kube_runtime=warn")]
-    log: String,
-}
+use crate::options::Options;
 
 // Two threads are plenty: the work is waiting for the API server.
 #[tokio::main(worker_threads = 2)]
 async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
-    tracing_subscriber::fmt()
-        .json()
-        .with_env_filter(tracing_subscriber::EnvFilter::try_new(&options.log)?)
-        .with_writer(std::io::stderr)
-        .init();
+    log::start(options.log_format, &options.log)?;
+    let ended = run(options).await;
+    if let Err(error) = &ended {
+        let error = format!("{error:#}");
+        tracing::error!(error, "ending");
+    }
+    ended
+}
+
+/// Works or stands by until told to stop, or until the process is better started anew.
+async fn run(options: Options) -> anyhow::Result<()> {
     if rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
         .is_err()
@@ -43,25 +39,74 @@ async fn main() -> anyhow::Result<()> {
         tracing::debug!("a TLS provider is installed already");
     }
     let config = Config::infer().await.context("find the API server")?;
-    let client = Client::try_from(config).context("connect to the API server")?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         mover_image = options.mover_image,
+        namespace = options.namespace(),
+        leader_elect = options.leader_elect,
         "starting"
     );
-    let readiness = Readiness::default();
-    let serving = http::serve(options.http_address, readiness.clone());
-    let controllers = controller::run(
-        client,
-        options.mover_image,
-        options.instance,
-        readiness,
-        told_to_stop()?,
+    let (health, counters) = (Health::default(), Counters::default());
+    let (election, fence, leading) = election(&options, &config, &counters)?;
+    let client = fence::client(config, fence, health.clone(), counters.clone())
+        .context("connect to the API server")?;
+    let metrics = Metrics::new(
+        options.namespace(),
+        leading.clone(),
+        health.clone(),
+        counters.clone(),
     );
+    let process = Process {
+        health: health.clone(),
+        leading,
+        stop: Stop::when(told_to_stop()?),
+        counters,
+        metrics: metrics.clone(),
+    };
+    let serving = http::serve(options.http_address, health.clone(), metrics);
+    let controllers = controller::run(client, options.controller(), process);
+    // One that could not work yet must not keep others from it.
+    let filled = async move { health.filled().await };
+    let mut keeper = Keeper::start(election, filled);
     tokio::select! {
         served = serving => served.with_context(|| format!("serve on {}", options.http_address)),
-        () = controllers => Ok(()),
+        ended = keeper.ended() => Err(ended.into()),
+        ended = controllers => {
+            ended?;
+            keeper.resign().await;
+            tracing::info!("stopped");
+            Ok(())
+        }
     }
+}
+
+/// This process's part in the election, if there is one, and the fence that goes with it.
+fn election(
+    options: &Options,
+    config: &Config,
+    counters: &Counters,
+) -> anyhow::Result<(Option<Election>, Fence, Leading)> {
+    if !options.leader_elect {
+        return Ok((None, Fence::open(), Leading::new(true)));
+    }
+    let (fence, leading) = (Fence::closed(), Leading::new(false));
+    // A client of its own: renewals wait for nothing else, and are what the fence depends on. Its
+    // answers say nothing of the connection that the work is done over.
+    let client = fence::client(
+        config.clone(),
+        Fence::open(),
+        Health::default(),
+        counters.clone(),
+    )
+    .context("connect to the API server")?;
+    let election = Election::new(
+        client,
+        options.candidate()?,
+        options.timing()?,
+        fence.clone(),
+        leading.clone(),
+    );
+    Ok((Some(election), fence, leading))
 }
 
 /// Ends on SIGTERM or SIGINT.

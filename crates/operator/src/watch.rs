@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use futures::{Stream, StreamExt, TryStreamExt};
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::store::Writer;
@@ -17,10 +19,16 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tidelock_api::{Backup, BackupPolicy, RUN_KIND_LABEL, Restore};
 
+use crate::conditions::ready_reason;
 use crate::context::{Caches, GonePods};
 use crate::convert;
 use crate::job::{MANAGED_BY, MANAGED_BY_LABEL, RUN_NAME_ANNOTATION, RunKind};
 use crate::owners;
+use crate::run::observe::is_finished;
+use crate::telemetry::reasons;
+
+/// Label that the Job controller puts on its pods.
+const JOB_NAME_LABEL: &str = "batch.kubernetes.io/job-name";
 
 /// Ends of the three queues that wake the reconciles.
 #[derive(Clone)]
@@ -40,8 +48,55 @@ pub struct Queues {
     pub restores: UnboundedReceiver<ObjectRef<Restore>>,
 }
 
-/// The caches, the queues, and the future that keeps both going for as long as it is polled.
-pub fn start(client: &Client) -> (Caches, Queues, impl Future<Output = ()> + Send + use<>) {
+impl Queues {
+    /// Drops what is queued until `end`, so that the queues of a process that stands by stay empty:
+    /// what they name is in the caches as well.
+    pub async fn discard_until(&mut self, end: impl Future<Output = ()>) {
+        let discarded = async {
+            tokio::join!(
+                discard(&mut self.policies),
+                discard(&mut self.backups),
+                discard(&mut self.restores),
+            )
+        };
+        tokio::select! {
+            _ = discarded => {}
+            () = end => {}
+        }
+    }
+}
+
+async fn discard<T>(queue: &mut UnboundedReceiver<T>) {
+    while queue.next().await.is_some() {}
+}
+
+/// Where to watch.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    client: &'a Client,
+    /// None is every namespace.
+    namespace: Option<&'a str>,
+}
+
+impl Place<'_> {
+    fn api<K>(self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        match self.namespace {
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+            None => Api::all(self.client.clone()),
+        }
+    }
+}
+
+/// The caches of `namespace`, or of all, the queues, and the future that keeps both going for as
+/// long as it is polled.
+pub fn start(
+    client: &Client,
+    namespace: Option<&str>,
+) -> (Caches, Queues, impl Future<Output = ()> + Send + use<>) {
+    let place = Place { client, namespace };
     let (policy_store, policy_writer) = reflector::store();
     let (backup_store, backup_writer) = reflector::store();
     let (restore_store, restore_writer) = reflector::store();
@@ -71,22 +126,24 @@ pub fn start(client: &Client) -> (Caches, Queues, impl Future<Output = ()> + Sen
     let ours = watcher::Config::default().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY}"));
     let all = watcher::Config::default;
     let (w, c) = (wakers.clone(), caches.clone());
-    let policy_watch = follow(client, all(), policy_writer, move |o, _| w.policy(o, &c));
+    let policy_watch = follow(place, all(), policy_writer, move |o, _| w.policy(o, &c));
     let w = wakers.clone();
-    let backup_watch = follow(client, all(), backup_writer, move |o, _| w.backup(o));
+    let backup_watch = follow(place, all(), backup_writer, move |o, _| w.backup(o));
     let w = wakers.clone();
-    let restore_watch = follow(client, all(), restore_writer, move |o, _| w.restore(o));
-    let w = wakers.clone();
-    let job_watch = follow(client, ours.clone(), job_writer, move |o, _| w.job(o));
+    let restore_watch = follow(place, all(), restore_writer, move |o, _| w.restore(o));
+    let (w, c) = (wakers.clone(), caches.clone());
+    let job_watch = follow(place, ours.clone(), job_writer, move |o, change| {
+        w.job(o, change, &c);
+    });
     let w = wakers.clone();
     let c = caches.clone();
-    let pod_watch = follow(client, ours, pod_writer, move |o, change| {
+    let pod_watch = follow(place, ours, pod_writer, move |o, change| {
         if change == Change::Gone {
             c.gone_pods.remember(o);
         }
         w.pod(o, &c);
     });
-    let claim_watch = follow_claims(client, wakers, caches.clone());
+    let claim_watch = follow_claims(place, wakers, caches.clone());
     let running = async move {
         tokio::join!(
             policy_watch,
@@ -111,17 +168,23 @@ enum Change {
 
 /// Keeps `writer` like the cluster and hands every object that appears, changes or goes to `wake`.
 fn follow<K, W>(
-    client: &Client,
+    place: Place<'_>,
     config: watcher::Config,
     mut writer: Writer<K>,
     wake: W,
 ) -> impl Future<Output = ()> + Send + use<K, W>
 where
     W: Fn(&K, Change) + Send,
-    K: Cached<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K: Cached<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
     K::DynamicType: Eq + Hash,
 {
-    let events = watcher::watcher(Api::<K>::all(client.clone()), config)
+    let events = watcher::watcher(place.api::<K>(), config)
         .modify(strip)
         .default_backoff();
     async move {
@@ -153,11 +216,11 @@ where
 
 /// Wakes the runs that wait for a claim; claims are not cached, only their names are read.
 fn follow_claims(
-    client: &Client,
+    place: Place<'_>,
     wakers: Wakers,
     caches: Caches,
 ) -> impl Future<Output = ()> + Send + use<> {
-    let api: Api<PartialObjectMeta<PersistentVolumeClaim>> = Api::all(client.clone());
+    let api = place.api::<PartialObjectMeta<PersistentVolumeClaim>>();
     let events = watcher::watcher(api, watcher::Config::default()).default_backoff();
     async move {
         let mut events = std::pin::pin!(events);
@@ -210,7 +273,10 @@ impl Cached for Job {
 
 impl Cached for Pod {
     fn slim(&mut self) {
-        self.spec = None;
+        self.spec = self.spec.take().map(|spec| PodSpec {
+            node_name: spec.node_name,
+            ..Default::default()
+        });
     }
 }
 
@@ -241,10 +307,49 @@ impl Wakers {
 
     fn restore(&self, restore: &Restore) {
         send(&self.restores, ObjectRef::from_obj(restore));
+        // A Backup that is being deleted may wait for its reader.
+        let status = restore.status.as_ref();
+        if let Some(backup) = status.and_then(|status| status.backup_name.as_ref()) {
+            let namespace = restore.namespace().unwrap_or_default();
+            send(&self.backups, ObjectRef::new(backup).within(&namespace));
+        }
     }
 
-    fn job(&self, job: &Job) {
+    /// Wakes what a Job is about, and, where a mover ended, what waits for its turn.
+    fn job(&self, job: &Job, change: Change, caches: &Caches) {
+        if change == Change::Gone || is_finished(job) {
+            self.queued(caches);
+        }
+        self.owners_of(job);
+    }
+
+    /// Wakes the runs that wait for their turn; the gate looks at each in memory.
+    fn queued(&self, caches: &Caches) {
+        let is_queued = |conditions: &[Condition]| ready_reason(conditions) == reasons::QUEUED;
+        let restores = caches.restores.state_filter(|restore| {
+            let status = restore.status.as_ref();
+            status.is_some_and(|status| is_queued(&status.conditions))
+        });
+        for restore in restores {
+            send(&self.restores, ObjectRef::from_obj(restore.as_ref()));
+        }
+        let backups = caches.backups.state_filter(|backup| {
+            let status = backup.status.as_ref();
+            status.is_some_and(|status| is_queued(&status.conditions))
+        });
+        for backup in backups {
+            send(&self.backups, ObjectRef::from_obj(backup.as_ref()));
+        }
+    }
+
+    fn owners_of(&self, job: &Job) {
         let namespace = job.namespace().unwrap_or_default();
+        for owner in owners::owners_of_kind::<BackupPolicy>(&job.metadata) {
+            send(
+                &self.policies,
+                ObjectRef::new(&owner.name).within(&namespace),
+            );
+        }
         for owner in owners::owners_of_kind::<Backup>(&job.metadata) {
             send(
                 &self.backups,
@@ -271,8 +376,11 @@ impl Wakers {
             send(&self.backups, ObjectRef::new(name).within(&namespace));
         } else if kind == RunKind::Restore.as_str() {
             send(&self.restores, ObjectRef::new(name).within(&namespace));
-        } else if let Some(job) = caches.jobs.get(&ObjectRef::new(name).within(&namespace)) {
-            self.job(&job);
+        } else {
+            let job = pod.labels().get(JOB_NAME_LABEL).unwrap_or(name);
+            if let Some(job) = caches.jobs.get(&ObjectRef::new(job).within(&namespace)) {
+                self.owners_of(&job);
+            }
         }
     }
 
@@ -317,11 +425,4 @@ fn is_waiting(phase: Option<tidelock_api::Phase>) -> bool {
 /// Queues `object`; a queue that is closed belongs to an operator that is stopping.
 fn send<K: Resource>(queue: &UnboundedSender<ObjectRef<K>>, object: ObjectRef<K>) {
     let _ = queue.unbounded_send(object);
-}
-
-/// The queue as `kube`'s applier takes it.
-pub fn queue<K: Resource>(
-    receiver: UnboundedReceiver<ObjectRef<K>>,
-) -> impl Stream<Item = Result<ObjectRef<K>, std::convert::Infallible>> {
-    receiver.map(Ok)
 }

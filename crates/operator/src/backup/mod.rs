@@ -1,8 +1,12 @@
 //! Backups: one execution each.
 
+pub mod household;
+pub mod placing;
 mod plan;
 pub mod removal;
 mod run;
+pub mod suspicion;
+pub mod verification;
 
 use std::sync::Arc;
 
@@ -17,6 +21,7 @@ use tidelock_core::names;
 use crate::context::Context;
 use crate::convert;
 use crate::error::Error;
+use crate::finalizers;
 use crate::owners;
 
 pub use plan::location;
@@ -29,6 +34,10 @@ pub async fn reconcile(backup: Arc<Backup>, ctx: Arc<Context>) -> Result<Action,
     }
     if !is_claimed(&backup, &ctx) {
         claim(&backup, &ctx).await?;
+        return Ok(Action::await_change());
+    }
+    if let Some(accepted) = suspicion::accepted(&backup, now) {
+        crate::run::write_status(backup.as_ref(), accepted, &ctx).await?;
         return Ok(Action::await_change());
     }
     crate::run::reconcile::step(backup.as_ref(), &ctx, now).await
@@ -50,8 +59,7 @@ fn is_claimed(backup: &Backup, ctx: &Context) -> bool {
     if convert::is_terminal(phase) {
         return true;
     }
-    let has_finalizer = backup.finalizers().iter().any(|f| f == DATA_FINALIZER);
-    has_finalizer && wanted_owner(backup, ctx).is_none()
+    finalizers::has(backup, DATA_FINALIZER) && wanted_owner(backup, ctx).is_none()
 }
 
 /// The policy that should own this Backup and does not yet. One that has begun, or that saves
@@ -76,7 +84,7 @@ async fn claim(backup: &Backup, ctx: &Context) -> Result<(), Error> {
     let namespace = convert::namespace(backup)?;
     let name = backup.name_any();
     let mut finalizers = backup.finalizers().to_vec();
-    if !finalizers.iter().any(|f| f == DATA_FINALIZER) {
+    if !finalizers::has(backup, DATA_FINALIZER) {
         finalizers.push(DATA_FINALIZER.to_owned());
     }
     let mut labels = backup.labels().clone();

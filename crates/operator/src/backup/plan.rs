@@ -2,14 +2,18 @@
 
 use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt;
-use tidelock_api::{Backup, BackupPolicy, DEFAULT_STORAGE_PVC, MoverSpec};
+use tidelock_api::{Backup, BackupPolicy, DEFAULT_STORAGE_PVC, Guard, MoverSpec};
 use tidelock_core::names;
 use tidelock_core::run::Readiness;
-use tidelock_protocol::{BackupTask, Location, SOURCE_PATH, STORAGE_PATH, Task};
+use tidelock_protocol::{
+    BackupTask, DeleteItem, DeleteTask, Household, Location, SOURCE_PATH, STORAGE_PATH, Task,
+    VerificationLevel,
+};
 
 use crate::convert;
 use crate::error::Error;
 use crate::job::{self, Mount, RunJob, RunKind};
+use crate::placement::Placement;
 use crate::telemetry::reasons;
 use crate::volume;
 
@@ -26,6 +30,12 @@ pub struct BackupPlan {
     pub job_name: String,
     /// How the mover pod runs.
     pub mover: MoverSpec,
+    /// How much is read back before the backup is called Completed.
+    pub verification: VerificationLevel,
+    /// What to look after in the volume's folder on the way.
+    pub household: Household,
+    /// Where, and as whom; found when all else is ready.
+    pub placement: Placement,
 }
 
 /// Resolves a Backup's spec over its policy's. What is recorded in the status already stands,
@@ -72,6 +82,9 @@ pub fn resolve(
         location,
         job_name: names::backup_job_name(&name),
         mover: mover(backup, policy),
+        verification: verification(backup, policy),
+        household: Household::default(),
+        placement: Placement::default(),
     }))
 }
 
@@ -79,6 +92,23 @@ pub fn resolve(
 pub fn mover(backup: &Backup, policy: Option<&BackupPolicy>) -> MoverSpec {
     let own = backup.spec.mover.as_ref();
     let of_policy = || policy.and_then(|policy| policy.spec.mover.as_ref());
+    own.or_else(of_policy).cloned().unwrap_or_default()
+}
+
+/// How much of a Backup is read back: as it says itself, or as its policy says.
+pub fn verification(backup: &Backup, policy: Option<&BackupPolicy>) -> VerificationLevel {
+    let own = backup.spec.verification.as_ref().map(|v| v.on_backup);
+    let of_policy = || {
+        let wanted = policy.and_then(|policy| policy.spec.verification.as_ref());
+        wanted.map(|wanted| wanted.on_backup)
+    };
+    convert::level(own.or_else(of_policy).unwrap_or_default())
+}
+
+/// What makes a Backup suspicious: as it says itself, or as its policy says.
+pub fn guard(backup: &Backup, policy: Option<&BackupPolicy>) -> Guard {
+    let own = backup.spec.guard.as_ref();
+    let of_policy = || policy.and_then(|policy| policy.spec.guard.as_ref());
     own.or_else(of_policy).cloned().unwrap_or_default()
 }
 
@@ -129,6 +159,8 @@ pub fn job(backup: &Backup, plan: &BackupPlan, image: &str) -> Result<Job, Error
         location: plan.location.clone(),
         pvc_name: plan.pvc.clone(),
         policy_name: backup.spec.policy_ref.clone(),
+        verification: plan.verification,
+        household: plan.household.clone(),
     });
     let source = Mount {
         claim: &plan.pvc,
@@ -147,6 +179,41 @@ pub fn job(backup: &Backup, plan: &BackupPlan, image: &str) -> Result<Job, Error
         task,
         mounts: &[source, storage],
         mover: &plan.mover,
+        placement: &plan.placement,
+    };
+    job::of_run(backup, job)
+}
+
+/// The Job that removes what a cancelled Backup half wrote.
+pub fn undo_job(
+    backup: &Backup,
+    policy: Option<&BackupPolicy>,
+    placement: &Placement,
+    name: &str,
+    image: &str,
+) -> Result<Job, Error> {
+    let namespace = convert::namespace(backup)?;
+    let status = backup.status.clone().unwrap_or_default();
+    let pvc = status.pvc_name.unwrap_or_default();
+    let task = Task::Delete(DeleteTask {
+        items: vec![DeleteItem {
+            location: location(&namespace, &pvc, &backup.name_any())?,
+            backup_uid: convert::uid(backup)?,
+        }],
+    });
+    let storage = Mount {
+        claim: &status.storage_pvc_name.unwrap_or_default(),
+        path: STORAGE_PATH,
+        read_only: false,
+    };
+    let job = RunJob {
+        name,
+        kind: RunKind::Undo,
+        image,
+        task,
+        mounts: &[storage],
+        mover: &job::in_its_own_time(mover(backup, policy)),
+        placement,
     };
     job::of_run(backup, job)
 }

@@ -7,11 +7,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::{Patch, PatchParams};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
-use serde_json::json;
 use tidelock_api::{
     Backup, BackupPolicy, DATA_FINALIZER, DeletionPolicy, MoverSpec, RUN_KIND_LABEL,
 };
@@ -22,13 +20,15 @@ use tidelock_core::removal::{
 use tidelock_core::run::{POD_GRACE, PodFact};
 use tidelock_protocol::{DeleteItem, DeleteTask, Outcome, RunId, STORAGE_PATH, Task};
 
-use crate::backup::plan;
+use crate::backup::{placing, plan};
 use crate::conditions::{Verdict, ready_reason, set_ready};
 use crate::context::Context;
 use crate::convert;
-use crate::error::{Error, is_status};
+use crate::error::Error;
+use crate::finalizers;
 use crate::job::{self, JobPlan, Mount, RunKind};
 use crate::owners;
+use crate::placement::Placement;
 use crate::run::effects::{self, Created};
 use crate::run::observe::{
     condition, find_job, has_condition, is_finished, is_live, pod_fact, pods_of,
@@ -51,7 +51,7 @@ const MAX_BATCH: usize = 100;
 
 /// Brings the deletion of one Backup a step further.
 pub async fn reconcile(backup: &Backup, ctx: &Context, now: Timestamp) -> Result<Action, Error> {
-    if !backup.finalizers().iter().any(|f| f == DATA_FINALIZER) {
+    if !finalizers::has(backup, DATA_FINALIZER) {
         return Ok(Action::await_change());
     }
     let facts = observe(backup, ctx).await?;
@@ -60,6 +60,10 @@ pub async fn reconcile(backup: &Backup, ctx: &Context, now: Timestamp) -> Result
         _ if !says_deleting(backup) => say_deleting(backup, ctx, now).await?,
         RemovalDecision::StopRun => stop_run(backup, ctx).await?,
         RemovalDecision::Gather(wake_at) => return Ok(effects::requeue_at(wake_at, now)),
+        RemovalDecision::Hold(why) => {
+            let note = format!("The data stays for now: {why}");
+            tell(backup, ctx, reasons::DATA_HELD, false, note, now).await?;
+        }
         RemovalDecision::Await(wake_at) => {
             await_job(backup, ctx, now).await?;
             return Ok(effects::requeue_at(wake_at, now));
@@ -127,11 +131,27 @@ fn cached_facts(backup: &Backup, ctx: &Context) -> RemovalFacts {
         retain: backup.spec.deletion_policy == DeletionPolicy::Retain,
         owner: owner(backup, ctx),
         run_is_active: pods.iter().any(|pod| is_live(pod)),
+        held_by: reader(backup, ctx),
         storage_gone: None,
         namespace_is_leaving: false,
         batch_since: leaving_since(backup),
         delete_job: DeleteJob::Absent,
     }
+}
+
+/// The Restore that has begun to read a Backup and has not ended.
+fn reader(backup: &Backup, ctx: &Context) -> Option<String> {
+    let name = backup.name_any();
+    let readers = ctx.caches.restores.state_filter(|restore| {
+        let status = restore.status.as_ref();
+        restore.namespace() == backup.namespace()
+            && status.is_some_and(|status| {
+                status.backup_name.as_ref() == Some(&name)
+                    && status.job_name.is_some()
+                    && !convert::is_terminal(status.phase)
+            })
+    });
+    readers.first().map(|restore| restore.name_any())
 }
 
 fn run_job_name(backup: &Backup) -> Option<&String> {
@@ -248,10 +268,11 @@ async fn await_job(backup: &Backup, ctx: &Context, now: Timestamp) -> Result<(),
     let pods = pods_of(ctx, &namespace, &job.name_any());
     let trouble = match pod_fact(&job, &pods) {
         PodFact::Waiting { trouble, .. } => trouble,
-        PodFact::None { since } => since
+        PodFact::None { since } if pods.is_empty() => since
             .filter(|since| now.duration_since(*since) >= POD_GRACE)
             .map(|_| format!("Job {} has no pod", job.name_any())),
-        PodFact::Started => None,
+        // A pod that has ended is the Job controller's to judge.
+        PodFact::None { .. } | PodFact::Started => None,
     };
     match trouble {
         Some(words) => not_yet(backup, ctx, &words, now).await,
@@ -262,19 +283,36 @@ async fn await_job(backup: &Backup, ctx: &Context, now: Timestamp) -> Result<(),
 /// Makes one Job for all Backups on the same storage whose data is due to go.
 ///
 /// # Guarantees
-/// Who stands behind each deletion is asked of the API server itself, not of a cache.
+/// Whether the Backup is still there, and who stands behind each deletion, is asked of the API
+/// server itself: the caches may show its Job gone before they show it gone.
 async fn remove_batch(
     backup: &Backup,
     ctx: &Context,
     attempt: u32,
     now: Timestamp,
 ) -> Result<Action, Error> {
+    let namespace = convert::namespace(backup)?;
+    let api: Api<Backup> = Api::namespaced(ctx.client.clone(), &namespace);
+    let live = api
+        .get_metadata_opt(&backup.name_any())
+        .await
+        .map_err(Error::api(format!("read {}", convert::describe(backup))))?;
+    if live.is_none_or(|live| live.uid() != backup.uid()) {
+        return Ok(Action::await_change());
+    }
     let batch = still_meant(batch(backup, ctx, attempt, now), ctx).await?;
     if !batch.iter().any(|other| other.uid() == backup.uid()) {
         release(backup, ctx, Some(POLICY_DELETED.to_owned()), now).await?;
         return Ok(Action::await_change());
     }
-    let job = delete_manifest(&batch, backup, attempt, ctx)?;
+    let placement = match placing::on_storage(backup, ctx).await? {
+        Ok(placement) => placement,
+        Err(not_ready) => {
+            not_yet(backup, ctx, not_ready.words(), now).await?;
+            return Ok(Action::requeue(AFTER_REFUSAL));
+        }
+    };
+    let job = delete_manifest(&batch, backup, attempt, &placement, ctx)?;
     match effects::ensure_job(ctx, &job).await? {
         Created::Exists => {}
         Created::NamespaceLeaving => {
@@ -341,9 +379,10 @@ fn batch(backup: &Backup, ctx: &Context, attempt: u32, now: Timestamp) -> Vec<Ar
     }
     let mut others = ctx.caches.backups.state_filter(|other| {
         let waits = other.metadata.deletion_timestamp.is_some()
-            && other.finalizers().iter().any(|f| f == DATA_FINALIZER)
+            && finalizers::has(other, DATA_FINALIZER)
             && other.namespace() == backup.namespace()
             && storage_pvc(other) == storage_pvc(backup)
+            && placing::written_as(other) == placing::written_as(backup)
             && delete_job(other, ctx).is_none();
         waits
             && matches!(
@@ -361,6 +400,7 @@ fn delete_manifest(
     batch: &[Arc<Backup>],
     lead: &Backup,
     attempt: u32,
+    placement: &Placement,
     ctx: &Context,
 ) -> Result<Job, Error> {
     let namespace = convert::namespace(lead)?;
@@ -381,10 +421,10 @@ fn delete_manifest(
         name: name.clone(),
         uid: name.clone(),
     };
-    let request = job::request(id, Task::Delete(DeleteTask { items: items? }))?;
-    let storage = storage_pvc(lead).unwrap_or_default();
     let policy = super::policy(lead, ctx);
     let mover = plan::mover(lead, policy.as_deref());
+    let request = job::request(id, &mover, Task::Delete(DeleteTask { items: items? }))?;
+    let storage = storage_pvc(lead).unwrap_or_default();
     Ok(job::build(JobPlan {
         name: &name,
         namespace: &namespace,
@@ -406,6 +446,7 @@ fn delete_manifest(
             resources: None,
             ..mover
         },
+        placement,
         ttl_seconds: Some(DELETE_TTL_SECONDS),
         annotations: BTreeMap::from([(ATTEMPT_ANNOTATION.to_owned(), attempt.to_string())]),
     }))
@@ -436,28 +477,7 @@ async fn release(
         };
         tell(backup, ctx, reason, false, note, now).await?;
     }
-    let namespace = convert::namespace(backup)?;
-    let name = backup.name_any();
-    let finalizers: Vec<&String> = backup
-        .finalizers()
-        .iter()
-        .filter(|f| *f != DATA_FINALIZER)
-        .collect();
-    let patch = json!({"metadata": {
-        "resourceVersion": backup.resource_version(),
-        "finalizers": finalizers,
-    }});
-    let api: Api<Backup> = Api::namespaced(ctx.client.clone(), &namespace);
-    match api
-        .patch(&name, &PatchParams::default(), &Patch::Merge(patch))
-        .await
-    {
-        Ok(_) => Ok(()),
-        Err(error) if is_status(&error, 404) => Ok(()),
-        Err(error) => Err(Error::api(format!("release Backup {namespace}/{name}"))(
-            error,
-        )),
-    }
+    finalizers::remove(backup, ctx, DATA_FINALIZER).await
 }
 
 /// Tells why the data is still there.

@@ -4,15 +4,21 @@ use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt;
 use tidelock_api::{Backup, SizeStatus};
-use tidelock_core::run::Readiness;
+use tidelock_core::progress::Expected;
+use tidelock_core::queue::Kind;
+use tidelock_core::run::{CANCELLED, Readiness};
 use tidelock_core::{names, text};
 use tidelock_protocol::{BackupReport, Outcome};
 
+use crate::backup::placing;
 use crate::backup::plan::{self, BackupPlan};
+use crate::backup::{household, suspicion, verification};
 use crate::context::Context;
 use crate::convert::{self, to_i64};
 use crate::error::Error;
-use crate::run::kind::{Fields, Progress, Remark, Run, Settled, Words, fields, progress};
+use crate::fact;
+use crate::placement::{self, DataOwner, Placement, Volume, Wanted};
+use crate::run::kind::{Fields, Load, Progress, Remark, Run, Settled, Words, fields, progress};
 use crate::run::report::RunFailure;
 use crate::telemetry::reasons;
 use crate::volume;
@@ -27,7 +33,20 @@ impl Run for Backup {
         failed: reasons::BACKUP_FAILED,
     };
 
+    const TURN: Kind = Kind::Backup;
+
     type Plan = BackupPlan;
+
+    fn load(plan: &BackupPlan) -> Load {
+        Load {
+            node: plan.placement.pin.as_ref().map(|pin| pin.node.clone()),
+            storage: plan.storage_pvc.clone(),
+        }
+    }
+
+    fn placement(plan: &mut BackupPlan) -> &mut Placement {
+        &mut plan.placement
+    }
 
     fn fields(&mut self) -> Fields<'_> {
         fields!(self)
@@ -35,6 +54,31 @@ impl Run for Backup {
 
     fn progress(&self) -> Progress<'_> {
         progress!(self)
+    }
+
+    /// What the newest completed Backup of the same claim held.
+    fn expected(&self, ctx: &Context) -> Expected {
+        let claim = self.status.as_ref().and_then(|s| s.pvc_name.as_deref());
+        let held = |backup: &Backup| {
+            let status = backup.status.as_ref()?;
+            let same =
+                backup.namespace() == self.namespace() && status.pvc_name.as_deref() == claim;
+            let size = status.size.as_ref().filter(|_| same)?;
+            Some((
+                status.completion_time.as_ref()?.0,
+                size.logical_bytes,
+                size.files,
+            ))
+        };
+        let backups = ctx.caches.backups.state();
+        let Some((_, bytes, files)) = backups.iter().filter_map(|backup| held(backup)).max() else {
+            return Expected::default();
+        };
+        Expected {
+            bytes: bytes.try_into().ok(),
+            files: files.try_into().ok(),
+            is_guess: true,
+        }
     }
 
     fn start_deadline_seconds(&self) -> u32 {
@@ -47,7 +91,7 @@ impl Run for Backup {
 
     async fn plan(&self, ctx: &Context) -> Result<(Option<BackupPlan>, Readiness), Error> {
         let namespace = convert::namespace(self)?;
-        let plan = match plan::resolve(self, super::policy(self, ctx).as_deref())? {
+        let mut plan = match plan::resolve(self, super::policy(self, ctx).as_deref())? {
             Ok(plan) => plan,
             Err(readiness) => return Ok((None, readiness)),
         };
@@ -57,6 +101,27 @@ impl Run for Backup {
             volume::source(&plan.pvc, source.as_ref()),
             volume::storage(&plan.storage_pvc, storage.as_ref()),
         ]);
+        let household = household::household(ctx, &namespace, &plan.pvc, &plan.storage_pvc);
+        plan.household = household;
+        if readiness != Readiness::Ready {
+            return Ok((Some(plan), readiness));
+        }
+        let placed = placement::place(
+            ctx,
+            &Wanted {
+                namespace: &namespace,
+                volumes: &[
+                    Volume::of(&plan.pvc, source.as_ref()),
+                    Volume::of(&plan.storage_pvc, storage.as_ref()),
+                ],
+                unused: None,
+                mover: &plan.mover,
+                data: &plan.pvc,
+                owners: &[DataOwner::PodsOf(&plan.pvc)],
+            },
+        )
+        .await?;
+        let readiness = placement::settle(&mut plan.placement, placed);
         Ok((Some(plan), readiness))
     }
 
@@ -67,6 +132,7 @@ impl Run for Backup {
         status.storage_pvc_name = Some(plan.storage_pvc.clone());
         status.backup_location = Some(plan.location.archive_key());
         status.format = Some(format);
+        status.security_context = placement::to_status(&plan.placement.security);
         format!(
             "Backing up PersistentVolumeClaim {} to {} on {}",
             plan.pvc,
@@ -88,7 +154,39 @@ impl Run for Backup {
         plan::job(self, plan, image)
     }
 
-    fn settle(&mut self, outcome: Outcome) -> Result<Settled, RunFailure> {
+    fn cancelled(&self) -> Option<String> {
+        self.spec.cancel.then(|| match fact::replaced_for(self) {
+            Some(slot) => format!(
+                "It was still active when the backup of {slot} was due (concurrencyPolicy Replace). If that happens again and again, no backup is ever made: make the schedule rarer, or take Forbid."
+            ),
+            None => "spec.cancel is true.".to_owned(),
+        })
+    }
+
+    /// A mover that fails by itself leaves nothing; what a killed one leaves is swept later.
+    fn needs_undo(&self, failure: &RunFailure) -> bool {
+        failure.reason == CANCELLED
+    }
+
+    async fn undo_job(&self, ctx: &Context, name: &str) -> Result<Result<Job, Readiness>, Error> {
+        let placement = match placing::on_storage(self, ctx).await? {
+            Ok(placement) => placement,
+            Err(not_ready) => return Ok(Err(not_ready)),
+        };
+        let policy = super::policy(self, ctx);
+        plan::undo_job(self, policy.as_deref(), &placement, name, &ctx.mover_image).map(Ok)
+    }
+
+    fn undone(&mut self, _outcome: &Outcome) -> String {
+        "What it half wrote is removed from storage.".to_owned()
+    }
+
+    fn settle(
+        &mut self,
+        ctx: &Context,
+        outcome: Outcome,
+        now: Timestamp,
+    ) -> Result<Settled, RunFailure> {
         let Outcome::BackedUp(done) = outcome else {
             return Err(RunFailure::new(
                 reasons::REPORT_MISMATCH,
@@ -105,13 +203,18 @@ impl Run for Backup {
             text::count(done.files, "file"),
             size.stored
         );
+        let mut remarks = remarks(&done);
+        let suspicion = suspicion::judge(self, ctx, &done);
         let status = self.status.get_or_insert_default();
         status.digest = Some(done.digest.clone());
         status.size = Some(size);
-        Ok(Settled {
-            summary,
-            remarks: remarks(&done),
-        })
+        status.folder = done
+            .folder
+            .as_ref()
+            .map(|folder| household::folder_status(folder, now));
+        verification::take_in(self, &done, now);
+        remarks.extend(suspicion::take_in(self, suspicion, now));
+        Ok(Settled { summary, remarks })
     }
 }
 
@@ -181,7 +284,7 @@ fn remarks(done: &BackupReport) -> Vec<Remark> {
 #[cfg(test)]
 mod tests {
     use tidelock_api::{BackupSpec, BackupStatus};
-    use tidelock_protocol::{Location, PathSample};
+    use tidelock_protocol::{Location, PathSample, VerificationLevel};
 
     use super::*;
 
@@ -196,8 +299,8 @@ mod tests {
         backup
     }
 
-    fn report(location: &str, digest: &str) -> Outcome {
-        Outcome::BackedUp(BackupReport {
+    fn report(location: &str, digest: &str) -> BackupReport {
+        BackupReport {
             location: Location::try_from(location.to_owned()).unwrap(),
             digest: digest.to_owned(),
             stored_bytes: 1,
@@ -207,28 +310,29 @@ mod tests {
             torn: PathSample::default(),
             skipped: PathSample::default(),
             duration_ms: 1,
-        })
+            verification: VerificationLevel::Full,
+            verification_ms: 1,
+            folder: None,
+        }
     }
 
     #[test]
-    fn a_fitting_report_completes_the_backup() {
+    fn a_fitting_report_is_believed() {
         let digest = format!("sha256:{}", "a".repeat(64));
-        let mut backup = backup();
-        assert!(backup.settle(report("shop/data/now", &digest)).is_ok());
-        assert_eq!(backup.status.unwrap().digest, Some(digest));
+        assert!(check(&backup(), &report("shop/data/now", &digest)).is_ok());
     }
 
     #[test]
     fn a_report_of_another_archive_or_without_a_digest_is_not_believed() {
         let digest = format!("sha256:{}", "a".repeat(64));
-        assert!(backup().settle(report("shop/data/other", &digest)).is_err());
+        assert!(check(&backup(), &report("shop/data/other", &digest)).is_err());
         for digest in [
             "",
             "sha256:",
             "md5:00",
             &format!("sha256:{}", "z".repeat(64)),
         ] {
-            assert!(backup().settle(report("shop/data/now", digest)).is_err());
+            assert!(check(&backup(), &report("shop/data/now", digest)).is_err());
         }
     }
 }

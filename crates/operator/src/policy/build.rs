@@ -1,16 +1,24 @@
-//! The Backup that a policy makes for a slot. Pure.
+//! What a policy makes for a slot: a Backup, or a Job that reads stored backups again. Pure.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job;
 use kube::{Resource, ResourceExt};
 use tidelock_api::{
-    Backup, BackupPolicy, BackupSpec, DATA_FINALIZER, POLICY_LABEL, PVC_LABEL, SLOT_ANNOTATION,
+    Backup, BackupPolicy, BackupSpec, BackupVerification, DATA_FINALIZER, POLICY_LABEL, PVC_LABEL,
+    SLOT_ANNOTATION,
 };
 use tidelock_core::names;
+use tidelock_protocol::{
+    ExpectedArchive, Household, RunId, STORAGE_PATH, Task, VerifyItem, VerifyTask,
+};
 
+use crate::backup::location;
 use crate::convert;
 use crate::error::Error;
+use crate::job::{JobPlan, Mount, RunKind};
+use crate::placement::Placement;
 
 /// The Backup of `policy` for `slot`, with all it needs written out, so that a later change of the
 /// policy does not change this run.
@@ -26,7 +34,12 @@ pub fn backup(policy: &BackupPolicy, slot: Timestamp) -> Result<Backup, Error> {
             format: spec.format,
             deletion_policy: spec.deletion_policy,
             start_deadline_seconds: spec.start_deadline_seconds,
+            verification: spec.verification.as_ref().map(|wanted| BackupVerification {
+                on_backup: wanted.on_backup,
+            }),
+            guard: spec.guard.clone(),
             mover: spec.mover.clone(),
+            cancel: false,
         },
     );
     let pvc = &spec.target.pvc_name;
@@ -43,4 +56,137 @@ pub fn backup(policy: &BackupPolicy, slot: Timestamp) -> Result<Backup, Error> {
         slot.to_string(),
     )]));
     Ok(backup)
+}
+
+/// Annotation on a Job that reads stored backups again: their UIDs, in the order of the report.
+pub const VERIFIES_ANNOTATION: &str = "tidelock.dev/verifies";
+
+/// What a Job that reads stored backups again is made from.
+pub struct VerifyJob<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// What no other run of the cluster is known by.
+    pub run_uid: &'a str,
+    /// The claim that holds all of them.
+    pub storage: &'a str,
+    /// What it reads.
+    pub backups: &'a [&'a Backup],
+    /// The names of all Backups of the volume that the cluster knows.
+    pub known: Option<Vec<String>>,
+    /// Where it runs and as whom.
+    pub placement: &'a Placement,
+    /// The mover's image.
+    pub image: &'a str,
+}
+
+/// The Job of `policy` that reads stored backups again.
+///
+/// # Guarantees
+/// The storage is mounted read-only, so nothing is swept on the way.
+pub fn verify_job(policy: &BackupPolicy, job: VerifyJob<'_>) -> Result<Job, Error> {
+    let namespace = convert::namespace(policy)?;
+    let items: Result<Vec<VerifyItem>, Error> = job
+        .backups
+        .iter()
+        .map(|backup| verify_item(backup, &namespace))
+        .collect();
+    let uids: Vec<String> = job
+        .backups
+        .iter()
+        .filter_map(|backup| backup.uid())
+        .collect();
+    let id = RunId {
+        namespace: namespace.clone(),
+        name: job.name.to_owned(),
+        uid: job.run_uid.to_owned(),
+    };
+    let mover = policy.spec.mover.clone().unwrap_or_default();
+    let task = Task::Verify(VerifyTask {
+        items: items?,
+        household: Household {
+            known: job.known,
+            active: None,
+        },
+    });
+    Ok(crate::job::build(JobPlan {
+        name: job.name,
+        namespace: &namespace,
+        kind: RunKind::Verify,
+        run_name: job.name,
+        run_uid: job.run_uid,
+        owners: policy.controller_owner_ref(&()).into_iter().collect(),
+        image: job.image,
+        request: crate::job::request(id, &mover, task)?,
+        mounts: &[Mount {
+            claim: job.storage,
+            path: STORAGE_PATH,
+            read_only: true,
+        }],
+        mover: &mover,
+        placement: job.placement,
+        ttl_seconds: None,
+        annotations: BTreeMap::from([(VERIFIES_ANNOTATION.to_owned(), uids.join(","))]),
+    }))
+}
+
+fn verify_item(backup: &Backup, namespace: &str) -> Result<VerifyItem, Error> {
+    let status = backup.status.clone().unwrap_or_default();
+    let stored = status.size.map(|size| size.stored_bytes);
+    Ok(VerifyItem {
+        location: location(
+            namespace,
+            &status.pvc_name.unwrap_or_default(),
+            &backup.name_any(),
+        )?,
+        expected: ExpectedArchive {
+            digest: status.digest.unwrap_or_default(),
+            stored_bytes: stored.and_then(|n| u64::try_from(n).ok()).unwrap_or(0),
+            backup_uid: convert::uid(backup)?,
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_that_reads_again_cannot_write_and_says_what_it_reads() {
+        let policy: BackupPolicy = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "nightly", "namespace": "shop", "uid": "p-1"},
+            "spec": {"schedule": "0 2 * * *", "target": {"pvcName": "data"}},
+        }))
+        .unwrap();
+        let backup = |name: &str, uid: &str| -> Backup {
+            serde_json::from_value(serde_json::json!({
+                "metadata": {"name": name, "namespace": "shop", "uid": uid},
+                "spec": {"policyRef": "nightly"},
+                "status": {"pvcName": "data", "digest": "sha256:0"},
+            }))
+            .unwrap()
+        };
+        let (a, b) = (backup("a", "u-a"), backup("b", "u-b"));
+        let wanted = VerifyJob {
+            name: "j",
+            run_uid: "p-1-0",
+            storage: "store",
+            backups: &[&a, &b],
+            known: None,
+            placement: &Placement::default(),
+            image: "image",
+        };
+        let job = verify_job(&policy, wanted).unwrap();
+        assert_eq!(
+            job.metadata.annotations.unwrap()[VERIFIES_ANNOTATION],
+            "u-a,u-b"
+        );
+        assert_eq!(job.metadata.owner_references.unwrap()[0].uid, "p-1");
+        let pod = job.spec.unwrap().template.spec.unwrap();
+        let mounts = pod.containers[0].volume_mounts.clone().unwrap();
+        let storage = mounts
+            .iter()
+            .find(|m| m.mount_path == STORAGE_PATH)
+            .unwrap();
+        assert_eq!(storage.read_only, Some(true));
+    }
 }

@@ -4,23 +4,27 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use kube::ResourceExt;
-use tidelock_api::{Backup, BackupPolicy, ConcurrencyPolicy};
+use tidelock_api::{Backup, BackupPolicy, ConcurrencyPolicy, SLOT_ANNOTATION};
+use tidelock_core::fact::BackupFact;
+use tidelock_core::names;
 use tidelock_core::policy::{Concurrency, PolicyFacts};
-use tidelock_core::retention::RetentionFact;
 use tidelock_core::schedule::{Schedule, ScheduleError};
 
 use crate::conditions::ready_reason;
 use crate::context::Context;
 use crate::convert;
 use crate::error::Error;
+use crate::fact;
 use crate::owners;
+use crate::policy::retention::keep;
 use crate::telemetry::reasons;
 
 /// What is known of a BackupPolicy that is not being deleted.
 pub struct Observed {
     /// Its Backups, in no order.
     pub backups: Vec<Arc<Backup>>,
-    retention: Vec<RetentionFact>,
+    /// The same, as decisions take them.
+    pub facts: Vec<BackupFact>,
 }
 
 /// Reads the caches.
@@ -31,23 +35,8 @@ pub fn observe(policy: &BackupPolicy, ctx: &Context) -> Result<Observed, Error> 
         backup.metadata.namespace.as_ref() == Some(&namespace)
             && owners::is_controlled_by(&backup.metadata, &uid)
     });
-    let retention = backups
-        .iter()
-        .map(|backup| retention_fact(backup))
-        .collect();
-    Ok(Observed { backups, retention })
-}
-
-/// What retention needs to know of a Backup. One that never started counts from its creation.
-pub fn retention_fact(backup: &Backup) -> RetentionFact {
-    let status = backup.status.as_ref();
-    let started = status.and_then(|status| status.start_time.as_ref());
-    RetentionFact {
-        name: backup.name_any(),
-        phase: status.and_then(|status| status.phase).map(convert::to_core),
-        taken_at: started.map_or_else(|| convert::created(&backup.metadata), |time| time.0),
-        leaving: backup.metadata.deletion_timestamp.is_some(),
-    }
+    let facts = backups.iter().map(|b| fact::of_backup(b)).collect();
+    Ok(Observed { backups, facts })
 }
 
 /// The schedule of a policy, understood.
@@ -65,6 +54,12 @@ pub fn followed_schedule(policy: &BackupPolicy) -> String {
 }
 
 impl Observed {
+    /// The Backups of these names.
+    pub fn named<'a>(&'a self, names: &'a [String]) -> impl Iterator<Item = &'a Backup> {
+        let backups = self.backups.iter().map(Arc::as_ref);
+        backups.filter(|backup| names.contains(&backup.name_any()))
+    }
+
     /// The facts for the decision.
     pub fn facts<'a>(&'a self, policy: &BackupPolicy, schedule: &'a Schedule) -> PolicyFacts<'a> {
         let spec = &policy.spec;
@@ -74,17 +69,26 @@ impl Observed {
             schedule,
             created: convert::created(&policy.metadata),
             dealt_with_until: dealt_with.map(|time| time.0),
+            made: self.backups.iter().filter_map(|b| slot(policy, b)).max(),
             starts_afresh: starts_afresh(policy),
             suspend: spec.suspend,
             concurrency: match spec.concurrency_policy {
                 ConcurrencyPolicy::Forbid => Concurrency::Forbid,
                 ConcurrencyPolicy::Allow => Concurrency::Allow,
+                ConcurrencyPolicy::Replace => Concurrency::Replace,
             },
             starting_deadline: spec.starting_deadline_seconds.map(convert::seconds),
-            keep_last: spec.retention.as_ref().map(|retention| retention.keep_last),
-            backups: &self.retention,
+            keep: keep(policy),
+            backups: &self.facts,
         }
     }
+}
+
+/// The slot of `policy` that `backup` stands for; its name proves what the annotation says.
+pub fn slot(policy: &BackupPolicy, backup: &Backup) -> Option<Timestamp> {
+    let slot = backup.annotations().get(SLOT_ANNOTATION)?.parse().ok()?;
+    let name = names::slot_backup_name(&policy.name_any(), slot);
+    (backup.name_any() == name).then_some(slot)
 }
 
 /// Whether slots before now are nobody's wish: the schedule has changed, was invalid, or was

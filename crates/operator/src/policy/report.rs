@@ -4,17 +4,41 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::PostParams;
 use kube::{Api, ResourceExt};
-use tidelock_api::{Backup, BackupPolicy, BackupPolicyStatus, LastBackup, Phase};
+use tidelock_api::{
+    Backup, BackupPolicy, BackupPolicyStatus, ConcurrencyPolicy, LastBackup, Phase, SUSPENDED,
+};
 use tidelock_core::policy::PolicyDecision;
 use tidelock_core::schedule::ScheduleError;
+use tidelock_core::slots::Skipped;
+use tidelock_core::text;
 
-use crate::conditions::{Verdict, ready_reason, set_ready};
+use crate::conditions::{self, Verdict, ready_reason, set_ready_or_stalled};
 use crate::context::Context;
 use crate::convert;
 use crate::error::Error;
+use crate::fact;
 use crate::policy::observe::{Observed, followed_schedule};
+use crate::policy::verify::Verification;
 use crate::telemetry::events::Story;
-use crate::telemetry::reasons;
+use crate::telemetry::{policy_reasons, reasons};
+
+/// Tells `note` about `policy`: once for each reason and key.
+pub async fn tell_of(
+    policy: &BackupPolicy,
+    ctx: &Context,
+    (reason, warning, key): (&'static str, bool, &str),
+    note: String,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let story = Story {
+        warning,
+        reason,
+        action: "Schedule",
+        note,
+        key,
+    };
+    ctx.events.tell(policy, story, now).await
+}
 
 /// Tells `note` about `policy`, once.
 pub async fn tell(
@@ -26,14 +50,7 @@ pub async fn tell(
     now: Timestamp,
 ) -> Result<(), Error> {
     let key = format!("{:?}/{note}", policy.metadata.generation);
-    let story = Story {
-        warning,
-        reason,
-        action: "Schedule",
-        note,
-        key: &key,
-    };
-    ctx.events.tell(policy, story, now).await
+    tell_of(policy, ctx, (reason, warning, &key), note, now).await
 }
 
 /// Tells that a slot got its Backup.
@@ -109,6 +126,7 @@ pub async fn refused(
     policy: &BackupPolicy,
     ctx: &Context,
     observed: &Observed,
+    verification: &Verification,
     words: &str,
     now: Timestamp,
 ) -> Result<(), Error> {
@@ -123,35 +141,120 @@ pub async fn refused(
     )
     .await?;
     let verdict = Verdict::no(reasons::BACKUP_REFUSED, note);
-    write(policy, ctx, summary(policy, observed), &verdict, now).await
+    let mut status = summary(policy, observed);
+    verification.write_to(&mut status);
+    write(policy, ctx, status, &verdict, now).await
 }
 
-/// Writes what was decided.
+/// Tells of slots that passed without a run.
+async fn skipped(
+    policy: &BackupPolicy,
+    ctx: &Context,
+    skipped: &Skipped,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let at_least = if skipped.at_least { "at least " } else { "" };
+    let note = format!(
+        "Skipped {at_least}{} from {} to {}: the operator was away, or an earlier backup was still active; of slots that passed only the latest is run",
+        text::count(skipped.count.into(), "slot"),
+        skipped.from,
+        skipped.until
+    );
+    tell(policy, ctx, policy_reasons::SLOTS_SKIPPED, true, note, now).await
+}
+
+/// Tells that what was recorded lies in the future.
+async fn clock_stepped_back(
+    policy: &BackupPolicy,
+    ctx: &Context,
+    until: Timestamp,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let note = format!(
+        "Slots up to {until} are recorded as dealt with, and that lies in the future: the operator's clock was ahead, or is behind. The schedule is followed by the clock as it is now; make sure that the clocks of all nodes are synchronised"
+    );
+    tell(
+        policy,
+        ctx,
+        policy_reasons::CLOCK_STEPPED_BACK,
+        true,
+        note,
+        now,
+    )
+    .await
+}
+
+/// Tells and writes what was decided.
+///
+/// # Crash window
+/// Skipped slots are counted by the write that records them as dealt with, so they are counted
+/// once; telling them again makes no second Event.
 pub async fn decided(
     policy: &BackupPolicy,
     ctx: &Context,
     observed: &Observed,
     decision: &PolicyDecision,
+    verification: &Verification,
     now: Timestamp,
 ) -> Result<(), Error> {
     let mut status = summary(policy, observed);
+    if let Some(slots) = &decision.skipped {
+        skipped(policy, ctx, slots, now).await?;
+        status.skipped_slots = status.skipped_slots.saturating_add(slots.count.into());
+    }
+    if let Some(until) = decision.clock_stepped_back {
+        clock_stepped_back(policy, ctx, until, now).await?;
+    }
     status.last_schedule_time = Some(convert::whole_seconds(decision.dealt_with_until));
     status.followed_schedule = Some(followed_schedule(policy));
     status.next_scheduled_backup = decision.next.map(Time);
-    let verdict = if policy.spec.suspend {
-        Verdict::no(
+    verification.write_to(&mut status);
+    if let Some(error) = &verification.invalid {
+        let note = format!("verification.schedule: {error}");
+        tell(
+            policy,
+            ctx,
+            policy_reasons::INVALID_VERIFICATION_SCHEDULE,
+            true,
+            note,
+            now,
+        )
+        .await?;
+    }
+    let verdict = verdict(policy, decision, verification);
+    write(policy, ctx, status, &verdict, now).await
+}
+
+fn verdict(
+    policy: &BackupPolicy,
+    decision: &PolicyDecision,
+    verification: &Verification,
+) -> Verdict {
+    if policy.spec.suspend {
+        return Verdict::no(
             reasons::SUSPENDED,
             "Suspended: no backups are started until spec.suspend is false",
-        )
-    } else if let Some(slot) = decision.held {
-        let message = format!(
-            "The backup due at {slot} waits for an earlier one to end (concurrencyPolicy Forbid)"
         );
-        Verdict::yes(reasons::WAITING_FOR_ACTIVE, message)
-    } else {
-        Verdict::yes(reasons::SCHEDULED, "The schedule is followed")
+    }
+    if let Some(error) = &verification.invalid {
+        let message = format!(
+            "Backups are made, but stored ones are not read again: verification.schedule: {error}"
+        );
+        return Verdict::no(policy_reasons::INVALID_VERIFICATION_SCHEDULE, message);
+    }
+    let Some(slot) = decision.held else {
+        return Verdict::yes(reasons::SCHEDULED, "The schedule is followed");
     };
-    write(policy, ctx, status, &verdict, now).await
+    let waits = match policy.spec.concurrency_policy {
+        ConcurrencyPolicy::Replace => {
+            "until the earlier one, which is cancelled, has ended (concurrencyPolicy Replace)"
+        }
+        ConcurrencyPolicy::Forbid | ConcurrencyPolicy::Allow => {
+            "for an earlier one to end (concurrencyPolicy Forbid)"
+        }
+    };
+    let message = format!("The backup due at {slot} waits {waits}");
+    Verdict::yes(reasons::WAITING_FOR_ACTIVE, message)
 }
 
 /// The status so far, with what its Backups tell. Times of Backups that are gone stay.
@@ -177,6 +280,9 @@ fn summary(policy: &BackupPolicy, observed: &Observed) -> BackupPolicyStatus {
         .filter(|b| b.metadata.deletion_timestamp.is_none())
         .count();
     status.completed_backups = u32::try_from(kept).unwrap_or(u32::MAX);
+    let standard = fact::standard(Some(policy));
+    let good = observed.facts.iter().filter(|fact| fact.is_good(standard));
+    status.good_backups = u32::try_from(good.count()).unwrap_or(u32::MAX);
     let mut active: Vec<String> = backups()
         .filter(|b| !convert::is_terminal(phase(b)))
         .map(ResourceExt::name_any)
@@ -194,6 +300,26 @@ fn latest(times: impl Iterator<Item = Time>) -> Option<Time> {
     times.max_by_key(|time| time.0)
 }
 
+/// Takes `verdict` into `status`, and whether the policy is suspended, whatever else there is to say.
+fn conclude(
+    policy: &BackupPolicy,
+    status: &mut BackupPolicyStatus,
+    verdict: &Verdict,
+    now: Timestamp,
+) {
+    let generation = policy.metadata.generation;
+    status.observed_generation = generation;
+    let is_stalled = verdict.reason == reasons::INVALID_SCHEDULE;
+    let conditions = &mut status.conditions;
+    set_ready_or_stalled(conditions, verdict, is_stalled, generation, now);
+    let suspension = if policy.spec.suspend {
+        Verdict::yes(reasons::SUSPENDED, "spec.suspend is true")
+    } else {
+        Verdict::no(policy_reasons::RESUMED, "spec.suspend is false")
+    };
+    conditions::mark(conditions, SUSPENDED, &suspension, generation, now);
+}
+
 async fn write(
     policy: &BackupPolicy,
     ctx: &Context,
@@ -201,13 +327,7 @@ async fn write(
     verdict: &Verdict,
     now: Timestamp,
 ) -> Result<(), Error> {
-    status.observed_generation = policy.metadata.generation;
-    set_ready(
-        &mut status.conditions,
-        verdict,
-        policy.metadata.generation,
-        now,
-    );
+    conclude(policy, &mut status, verdict, now);
     if policy.status.as_ref() == Some(&status) {
         return Ok(());
     }
@@ -222,4 +342,31 @@ async fn write(
             "write the status of BackupPolicy {namespace}/{name}"
         )))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_is_suspended_since_it_was_and_not_since_its_schedule_was_invalid() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let spec = r#"{"schedule": "x", "target": {"pvcName": "data"}}"#;
+        let mut policy = BackupPolicy::new("nightly", serde_json::from_str(spec).unwrap());
+        let mut status = BackupPolicyStatus::default();
+        let invalid = Verdict::no(reasons::INVALID_SCHEDULE, "");
+        conclude(&policy, &mut status, &invalid, at(1));
+        let since = |status: &BackupPolicyStatus, holds| {
+            conditions::since(&status.conditions, SUSPENDED, holds)
+        };
+        assert_eq!((since(&status, true), since(&status, false)), (None, None));
+        policy.spec.suspend = true;
+        for second in [2, 3] {
+            conclude(&policy, &mut status, &invalid, at(second));
+            assert_eq!(since(&status, true), Some(at(2)));
+        }
+        policy.spec.suspend = false;
+        conclude(&policy, &mut status, &invalid, at(4));
+        assert_eq!(since(&status, false), Some(at(4)));
+    }
 }

@@ -6,24 +6,36 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::ResourceExt;
-use tidelock_api::{Backup, MoverSpec, Phase, RESTORE_UID_ANNOTATION, Restore, TargetTemplate};
+use tidelock_api::{
+    Backup, MoverSpec, Phase, RESTORE_UID_ANNOTATION, Restore, TargetTemplate, VERIFIED,
+};
+use tidelock_core::identity::Ids;
 use tidelock_core::names;
 use tidelock_core::run::Readiness;
-use tidelock_protocol::{ExpectedArchive, Location, RestoreTask, STORAGE_PATH, TARGET_PATH, Task};
+use tidelock_protocol::{
+    Effect, ExpectedArchive, Location, RestoreTask, STORAGE_PATH, TARGET_PATH, Task, UndoTask,
+};
 
 use crate::convert;
 use crate::error::Error;
 use crate::job::{self, Mount, RunJob, RunKind};
+use crate::placement::{self, Placement};
 use crate::telemetry::reasons;
 use crate::volume;
 
 /// A Restore with everything resolved.
 #[derive(Debug, Clone)]
 pub struct RestorePlan {
+    /// The Backup that is restored.
+    pub backup_name: String,
     /// The claim to fill.
     pub target_pvc: String,
     /// The claim to make first, where a template asks for it.
     pub claim_to_make: Option<PersistentVolumeClaim>,
+    /// The claim that was backed up.
+    pub source_pvc: String,
+    /// As whom the mover of the backup ran, where it was not root.
+    pub backed_up_as: Option<Ids>,
     /// The claim that holds the archive.
     pub storage_pvc: String,
     /// Where the archive stands.
@@ -36,6 +48,8 @@ pub struct RestorePlan {
     pub job_name: String,
     /// How the mover pod runs.
     pub mover: MoverSpec,
+    /// Where, and as whom; found when all else is ready.
+    pub placement: Placement,
 }
 
 /// The claim that a Restore names or makes.
@@ -50,6 +64,59 @@ pub fn target_name(restore: &Restore) -> &str {
         .unwrap_or_default()
 }
 
+/// The Backup that a Restore takes: the one it was pinned to, or else the one it names.
+pub fn backup_name(restore: &Restore) -> Option<String> {
+    let pinned = restore.status.as_ref().and_then(|s| s.backup_name.clone());
+    pinned.or_else(|| restore.spec.backup_name.clone())
+}
+
+/// What keeps a Backup that was found damaged from being restored, unless that is allowed.
+fn trusted(name: &str, backup: &Backup, allow_unverified: bool) -> Result<(), Readiness> {
+    let conditions = backup.status.iter().flat_map(|status| &status.conditions);
+    let refuted = conditions
+        .filter(|condition| condition.type_ == VERIFIED && condition.status == "False")
+        .map(|condition| condition.message.as_str())
+        .next();
+    match refuted {
+        Some(words) if !allow_unverified => Err(volume::refused(
+            reasons::BACKUP_NOT_VERIFIED,
+            format!(
+                "Backup {name} was found damaged: {words} Choose another; allowUnverified: true tries it all the same, and still compares every digest."
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The Job that takes back what a Restore half wrote.
+pub fn undo_job(
+    restore: &Restore,
+    placement: &Placement,
+    name: &str,
+    image: &str,
+) -> Result<Job, Error> {
+    let target = target_name(restore);
+    let task = Task::Undo(UndoTask {
+        target_path: TARGET_PATH.to_owned(),
+        overwrite: convert::overwrite(restore.spec.overwrite),
+    });
+    let mount = Mount {
+        claim: target,
+        path: TARGET_PATH,
+        read_only: false,
+    };
+    let job = RunJob {
+        name,
+        kind: RunKind::Undo,
+        image,
+        task,
+        mounts: &[mount],
+        mover: &job::in_its_own_time(restore.spec.mover.clone().unwrap_or_default()),
+        placement,
+    };
+    job::of_run(restore, job)
+}
+
 /// Resolves a Restore over the Backup it names.
 ///
 /// # Errors
@@ -59,11 +126,14 @@ pub fn resolve(
     backup: Option<&Backup>,
 ) -> Result<Result<RestorePlan, Readiness>, Error> {
     let namespace = convert::namespace(restore)?;
-    let backup_name = &restore.spec.backup_name;
+    let backup_name = &backup_name(restore).unwrap_or_default();
     let backup = match restorable(backup_name, backup) {
         Ok(backup) => backup,
         Err(readiness) => return Ok(Err(readiness)),
     };
+    if let Err(readiness) = trusted(backup_name, backup, restore.spec.allow_unverified) {
+        return Ok(Err(readiness));
+    }
     let status = backup.status.clone().unwrap_or_default();
     let (Some(digest), Some(size), Some(pvc), Some(storage_pvc)) = (
         status.digest,
@@ -89,12 +159,15 @@ pub fn resolve(
     }
     let location = crate::backup::location(&namespace, &pvc, backup_name)?;
     Ok(Ok(RestorePlan {
+        backup_name: backup_name.clone(),
         claim_to_make: restore
             .spec
             .target_template
             .as_ref()
             .map(|template| claim(restore, &namespace, template)),
         target_pvc,
+        source_pvc: pvc,
+        backed_up_as: status.security_context.as_ref().map(placement::recorded),
         storage_pvc,
         location,
         expected: ExpectedArchive {
@@ -105,6 +178,7 @@ pub fn resolve(
         recovery_point: status.start_time,
         job_name: names::restore_job_name(&restore.name_any()),
         mover: restore.spec.mover.clone().unwrap_or_default(),
+        placement: Placement::default(),
     }))
 }
 
@@ -169,6 +243,15 @@ pub fn job(restore: &Restore, plan: &RestorePlan, image: &str) -> Result<Job, Er
         target_path: TARGET_PATH.to_owned(),
         location: plan.location.clone(),
         expected: plan.expected.clone(),
+        overwrite: convert::overwrite(restore.spec.overwrite),
+        effect: if restore.spec.dry_run {
+            Effect::DryRun
+        } else {
+            Effect::Write
+        },
+        paths: restore.spec.paths.clone(),
+        read_back: restore.spec.verify,
+        allow_metadata_loss: restore.spec.allow_metadata_loss,
     });
     let storage = Mount {
         claim: &plan.storage_pvc,
@@ -178,7 +261,7 @@ pub fn job(restore: &Restore, plan: &RestorePlan, image: &str) -> Result<Job, Er
     let target = Mount {
         claim: &plan.target_pvc,
         path: TARGET_PATH,
-        read_only: false,
+        read_only: restore.spec.dry_run,
     };
     let job = RunJob {
         name: &plan.job_name,
@@ -187,6 +270,7 @@ pub fn job(restore: &Restore, plan: &RestorePlan, image: &str) -> Result<Job, Er
         task,
         mounts: &[storage, target],
         mover: &plan.mover,
+        placement: &plan.placement,
     };
     job::of_run(restore, job)
 }

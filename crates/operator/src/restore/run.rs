@@ -5,16 +5,19 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::api::PostParams;
 use kube::{Api, ResourceExt};
-use tidelock_api::{Backup, Restore};
+use tidelock_api::{Backup, Overwrite, Restore};
+use tidelock_core::names;
+use tidelock_core::queue::Kind;
 use tidelock_core::run::Readiness;
-use tidelock_core::{names, text};
 use tidelock_protocol::Outcome;
 
 use crate::context::Context;
-use crate::convert::{self, to_i64};
+use crate::convert;
 use crate::error::{Error, is_status};
+use crate::placement::{self, DataOwner, Placement, Volume, Wanted};
+use crate::restore::outcome;
 use crate::restore::plan::{self, RestorePlan};
-use crate::run::kind::{Fields, Progress, Run, Settled, Words, fields, progress};
+use crate::run::kind::{Fields, Load, Progress, Run, Settled, Words, fields, progress};
 use crate::run::report::RunFailure;
 use crate::run::tell;
 use crate::telemetry::reasons;
@@ -30,7 +33,20 @@ impl Run for Restore {
         failed: reasons::RESTORE_FAILED,
     };
 
+    const TURN: Kind = Kind::Restore;
+
     type Plan = RestorePlan;
+
+    fn load(plan: &RestorePlan) -> Load {
+        Load {
+            node: plan.placement.pin.as_ref().map(|pin| pin.node.clone()),
+            storage: plan.storage_pvc.clone(),
+        }
+    }
+
+    fn placement(plan: &mut RestorePlan) -> &mut Placement {
+        &mut plan.placement
+    }
 
     fn fields(&mut self) -> Fields<'_> {
         fields!(self)
@@ -51,13 +67,13 @@ impl Run for Restore {
     /// What a Restore relies on — the Backup, the claims — is read from the API server itself.
     async fn plan(&self, ctx: &Context) -> Result<(Option<RestorePlan>, Readiness), Error> {
         let namespace = convert::namespace(self)?;
-        let backup_name = &self.spec.backup_name;
+        let backup_name = &plan::backup_name(self).unwrap_or_default();
         let api: Api<Backup> = Api::namespaced(ctx.client.clone(), &namespace);
         let backup = api
             .get_opt(backup_name)
             .await
             .map_err(Error::api(format!("read Backup {namespace}/{backup_name}")))?;
-        let plan = match plan::resolve(self, backup.as_ref())? {
+        let mut plan = match plan::resolve(self, backup.as_ref())? {
             Ok(plan) => plan,
             Err(readiness) => return Ok((None, readiness)),
         };
@@ -67,16 +83,28 @@ impl Run for Restore {
             volume::storage(&plan.storage_pvc, storage.as_ref()),
             target_readiness(&plan, target.as_ref(), &convert::uid(self)?),
         ]);
+        if readiness != Readiness::Ready {
+            return Ok((Some(plan), readiness));
+        }
+        let placed = place(self, ctx, &plan, storage.as_ref(), target.as_ref()).await?;
+        let readiness = placement::settle(&mut plan.placement, placed);
         Ok((Some(plan), readiness))
     }
 
     fn record(&mut self, plan: &RestorePlan) -> String {
         let status = self.status.get_or_insert_default();
+        status.backup_name = Some(plan.backup_name.clone());
         status.target_pvc = Some(plan.target_pvc.clone());
+        status.security_context = placement::to_status(&plan.placement.security);
         status.recovery_point = plan.recovery_point.clone();
+        let doing = if self.spec.dry_run {
+            "Comparing"
+        } else {
+            "Restoring"
+        };
         format!(
-            "Restoring Backup {} into PersistentVolumeClaim {}",
-            self.spec.backup_name, plan.target_pvc
+            "{doing} Backup {} into PersistentVolumeClaim {}",
+            plan.backup_name, plan.target_pvc
         )
     }
 
@@ -119,32 +147,98 @@ impl Run for Restore {
         plan::job(self, plan, image)
     }
 
-    fn unsettle(&mut self) {
-        if let Some(status) = &mut self.status {
-            status.recovery_point = None;
+    fn cancelled(&self) -> Option<String> {
+        if self.spec.cancel {
+            Some("spec.cancel is true.".to_owned())
+        } else if self.metadata.deletion_timestamp.is_some() {
+            Some("The Restore was deleted before it had ended.".to_owned())
+        } else {
+            None
         }
     }
 
-    fn settle(&mut self, outcome: Outcome) -> Result<Settled, RunFailure> {
-        let Outcome::Restored(done) = outcome else {
-            return Err(RunFailure::new(
-                reasons::REPORT_MISMATCH,
-                format!(
-                    "The mover was asked for a restore and reports something else ({outcome:?})."
-                ),
-            ));
-        };
-        let restored = text::bytes(done.logical_bytes);
-        let files = text::count(done.files, "file");
-        let status = self.status.get_or_insert_default();
-        status.restored_bytes = Some(to_i64(done.logical_bytes));
-        status.restored = Some(restored.clone());
-        status.restored_files = Some(to_i64(done.files));
-        Ok(Settled {
-            summary: format!("{restored} in {files}, each compared with its digest"),
-            remarks: Vec::new(),
-        })
+    /// A target that was empty when the restore claimed it, and may be in use meanwhile, is not
+    /// emptied: what stands there may be another's.
+    fn needs_undo(&self, failure: &RunFailure) -> bool {
+        let writes = !self.spec.dry_run && failure.target_touched != Some(false);
+        let may_be_shared = self.spec.allow_in_use && self.spec.overwrite == Overwrite::Never;
+        writes && !may_be_shared
     }
+
+    async fn undo_job(&self, ctx: &Context, name: &str) -> Result<Result<Job, Readiness>, Error> {
+        let placement = match place_undo(self, ctx).await? {
+            Ok(placement) => placement,
+            Err(not_ready) => return Ok(Err(not_ready)),
+        };
+        plan::undo_job(self, &placement, name, &ctx.mover_image).map(Ok)
+    }
+
+    fn undone(&mut self, outcome: &Outcome) -> String {
+        outcome::undone(self, outcome)
+    }
+
+    fn fail(&mut self, failure: &RunFailure) {
+        outcome::fail(self, failure);
+    }
+
+    fn settle(
+        &mut self,
+        _ctx: &Context,
+        outcome: Outcome,
+        _now: Timestamp,
+    ) -> Result<Settled, RunFailure> {
+        outcome::settle(self, outcome)
+    }
+}
+
+/// Where and as whom the restore runs, and whether its target is free: in a restricted namespace as
+/// the user of the target, else as the backup ran, else as the user of what was backed up.
+async fn place(
+    restore: &Restore,
+    ctx: &Context,
+    plan: &RestorePlan,
+    storage: Option<&PersistentVolumeClaim>,
+    target: Option<&PersistentVolumeClaim>,
+) -> Result<Result<Placement, Readiness>, Error> {
+    let mut owners = vec![DataOwner::PodsOf(&plan.target_pvc)];
+    owners.extend(plan.backed_up_as.as_ref().map(DataOwner::Recorded));
+    owners.push(DataOwner::PodsOf(&plan.source_pvc));
+    let wanted = Wanted {
+        namespace: &convert::namespace(restore)?,
+        volumes: &[
+            Volume::of(&plan.storage_pvc, storage),
+            Volume::of(&plan.target_pvc, target),
+        ],
+        unused: (!restore.spec.allow_in_use).then_some(&*plan.target_pvc),
+        mover: &plan.mover,
+        data: &plan.target_pvc,
+        owners: &owners,
+    };
+    placement::place(ctx, &wanted).await
+}
+
+/// Where and as whom what was half restored is taken back: as the restore ran.
+async fn place_undo(
+    restore: &Restore,
+    ctx: &Context,
+) -> Result<Result<Placement, Readiness>, Error> {
+    let namespace = convert::namespace(restore)?;
+    let name = plan::target_name(restore);
+    let target = volume::get(ctx, &namespace, name).await?;
+    let status = restore.status.as_ref();
+    let recorded = status.and_then(|status| status.security_context.as_ref());
+    let recorded = recorded.map(placement::recorded);
+    let mut owners: Vec<DataOwner<'_>> = recorded.iter().map(DataOwner::Recorded).collect();
+    owners.push(DataOwner::PodsOf(name));
+    let wanted = Wanted {
+        namespace: &namespace,
+        volumes: &[Volume::of(name, target.as_ref())],
+        unused: None,
+        mover: &restore.spec.mover.clone().unwrap_or_default(),
+        data: name,
+        owners: &owners,
+    };
+    placement::place(ctx, &wanted).await
 }
 
 fn target_readiness(

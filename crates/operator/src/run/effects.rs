@@ -15,6 +15,10 @@ use crate::run::observe;
 /// How long the Job of a run that ended stays for its logs to be read.
 const LOGS_TTL_SECONDS: i32 = 24 * 3600;
 
+/// Pause before a Job that the API server did not take is asked for again; no event tells when a
+/// quota has room.
+pub const AFTER_REFUSAL: Duration = Duration::from_secs(20);
+
 /// What came of asking for a Job.
 pub enum Created {
     /// It exists now, or did before.
@@ -48,7 +52,8 @@ pub async fn ensure_job(ctx: &Context, job: &Job) -> Result<Created, Error> {
     }
 }
 
-/// Deletes a Job of ours; it stays until its pods are gone.
+/// Deletes a Job of ours as it was read; it stays until its pods are gone. One that has changed
+/// since, such as one that has ended, is left to the look that its change brings about.
 pub async fn ensure_job_stopped(ctx: &Context, job: &Job) -> Result<(), Error> {
     if job.metadata.deletion_timestamp.is_some() {
         return Ok(());
@@ -60,7 +65,7 @@ pub async fn ensure_job_stopped(ctx: &Context, job: &Job) -> Result<(), Error> {
         propagation_policy: Some(PropagationPolicy::Foreground),
         preconditions: Some(kube::api::Preconditions {
             uid: job.uid(),
-            resource_version: None,
+            resource_version: job.resource_version(),
         }),
         ..Default::default()
     };
@@ -94,13 +99,17 @@ async fn ensure_expiry(ctx: &Context, job: &Job) -> Result<(), Error> {
     let namespace = job.namespace().unwrap_or_default();
     let name = job.name_any();
     let api: Api<Job> = Api::namespaced(ctx.client.clone(), &namespace);
-    let patch = json!({"spec": {"ttlSecondsAfterFinished": LOGS_TTL_SECONDS}});
+    // A namesake that came after it is not meant.
+    let patch = json!({
+        "metadata": {"uid": job.uid()},
+        "spec": {"ttlSecondsAfterFinished": LOGS_TTL_SECONDS},
+    });
     match api
         .patch(&name, &PatchParams::default(), &Patch::Merge(patch))
         .await
     {
         Ok(_) => Ok(()),
-        Err(error) if is_status(&error, 404) => Ok(()),
+        Err(error) if is_status(&error, 404) || is_status(&error, 409) => Ok(()),
         Err(error) => Err(Error::api(format!("set the TTL of Job {namespace}/{name}"))(error)),
     }
 }

@@ -9,12 +9,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::Resource;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tidelock_api::{FailureStatus, Phase};
+use tidelock_api::{FailureStatus, Phase, ProgressStatus};
+use tidelock_core::progress::Expected;
+use tidelock_core::queue::Kind;
 use tidelock_core::run::Readiness;
 use tidelock_protocol::Outcome;
 
 use crate::context::Context;
 use crate::error::Error;
+use crate::placement::Placement;
 use crate::run::report::RunFailure;
 
 /// The words of a kind of run.
@@ -47,6 +50,12 @@ pub struct Fields<'a> {
     pub duration: &'a mut Option<String>,
     /// Its Job.
     pub job_name: &'a mut Option<String>,
+    /// Since when it is being brought to its end.
+    pub ending_since: &'a mut Option<Time>,
+    /// The Job that takes back what it half wrote.
+    pub undo_job_name: &'a mut Option<String>,
+    /// How far it is.
+    pub progress: &'a mut Option<ProgressStatus>,
     /// Why it failed.
     pub failure: &'a mut Option<FailureStatus>,
     /// Its conditions.
@@ -64,6 +73,9 @@ macro_rules! fields {
             completion_time: &mut status.completion_time,
             duration: &mut status.duration,
             job_name: &mut status.job_name,
+            ending_since: &mut status.ending_since,
+            undo_job_name: &mut status.undo_job_name,
+            progress: &mut status.progress,
             failure: &mut status.failure,
             conditions: &mut status.conditions,
         }
@@ -76,9 +88,14 @@ macro_rules! progress {
     ($object:expr) => {{
         let status = $object.status.as_ref();
         let started = status.and_then(|status| status.start_time.as_ref());
+        let ending = status.and_then(|status| status.ending_since.as_ref());
         $crate::run::kind::Progress {
             phase: status.and_then(|status| status.phase),
             start_time: started.map(|time| time.0),
+            ending_since: ending.map(|time| time.0),
+            undo_job_name: status.and_then(|status| status.undo_job_name.as_deref()),
+            heard: status.and_then(|status| status.progress.as_ref()),
+            failure: status.and_then(|status| status.failure.as_ref()),
             conditions: status
                 .map(|status| &status.conditions[..])
                 .unwrap_or_default(),
@@ -93,6 +110,14 @@ pub struct Progress<'a> {
     pub phase: Option<Phase>,
     /// When its Job was asked for.
     pub start_time: Option<Timestamp>,
+    /// Since when it is being brought to its end.
+    pub ending_since: Option<Timestamp>,
+    /// The Job that takes back what it half wrote.
+    pub undo_job_name: Option<&'a str>,
+    /// How far it was when its mover was last heard.
+    pub heard: Option<&'a ProgressStatus>,
+    /// The recorded failure.
+    pub failure: Option<&'a FailureStatus>,
     /// Its conditions.
     pub conditions: &'a [Condition],
 }
@@ -115,6 +140,14 @@ pub struct Settled {
     pub remarks: Vec<Remark>,
 }
 
+/// What a mover takes up.
+pub struct Load {
+    /// The one node it can run on, where there is one.
+    pub node: Option<String>,
+    /// The claim that holds the archives.
+    pub storage: String,
+}
+
 /// A Backup or a Restore.
 pub trait Run:
     Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
@@ -130,14 +163,28 @@ pub trait Run:
     /// Its words.
     const WORDS: Words;
 
+    /// Where it stands among runs that wait for their turn.
+    const TURN: Kind;
+
     /// The object with everything resolved.
-    type Plan: Send + Sync;
+    type Plan: Clone + Send + Sync;
+
+    /// What its mover takes up.
+    fn load(plan: &Self::Plan) -> Load;
+
+    /// Where the plan's mover runs.
+    fn placement(plan: &mut Self::Plan) -> &mut Placement;
 
     /// The shared part of the status, made where there is none.
     fn fields(&mut self) -> Fields<'_>;
 
     /// The shared part of the status.
     fn progress(&self) -> Progress<'_>;
+
+    /// How much its mover will read or write, where an earlier run allows a guess.
+    fn expected(&self, _ctx: &Context) -> Expected {
+        Expected::default()
+    }
 
     /// How long it may wait to start.
     fn start_deadline_seconds(&self) -> u32;
@@ -165,9 +212,32 @@ pub trait Run:
     /// The Job that carries the plan out.
     fn job(&self, plan: &Self::Plan, image: &str) -> Result<Job, Error>;
 
-    /// Takes the mover's report into the status where it fits what was asked for.
-    fn settle(&mut self, outcome: Outcome) -> Result<Settled, RunFailure>;
+    /// Why it was told to end, if it was.
+    fn cancelled(&self) -> Option<String>;
 
-    /// Takes out of the status what only a good end makes true.
-    fn unsettle(&mut self) {}
+    /// Whether what it half wrote must be taken back after `failure`; only asked where a pod of it
+    /// may have run.
+    fn needs_undo(&self, failure: &RunFailure) -> bool;
+
+    /// The Job that takes back what it half wrote, under the name `name`; what keeps that from
+    /// running anywhere, otherwise.
+    fn undo_job(
+        &self,
+        ctx: &Context,
+        name: &str,
+    ) -> impl Future<Output = Result<Result<Job, Readiness>, Error>> + Send;
+
+    /// What taking back came to, in a sentence.
+    fn undone(&mut self, outcome: &Outcome) -> String;
+
+    /// Takes the mover's report into the status where it fits what was asked for.
+    fn settle(
+        &mut self,
+        ctx: &Context,
+        outcome: Outcome,
+        now: Timestamp,
+    ) -> Result<Settled, RunFailure>;
+
+    /// Takes out of the status what only a good end makes true, and takes in what a failure tells.
+    fn fail(&mut self, _failure: &RunFailure) {}
 }

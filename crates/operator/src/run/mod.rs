@@ -2,10 +2,12 @@
 //! they leave.
 
 pub mod effects;
+mod ending;
 pub mod kind;
 pub mod observe;
+pub mod progress;
 pub mod reconcile;
 pub mod report;
 mod status;
 
-pub use status::{tell, write as write_status};
+pub use status::{failed as fail, tell, write as write_status};

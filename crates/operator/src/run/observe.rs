@@ -2,16 +2,21 @@
 
 use std::sync::Arc;
 
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
-use tidelock_api::RUN_UID_LABEL;
+use tidelock_api::{QUEUED, RUN_KIND_LABEL, RUN_UID_LABEL};
 use tidelock_core::run::{JobFact, PodFact};
+use tidelock_core::text;
 
+use crate::conditions;
 use crate::context::Context;
 use crate::convert;
 use crate::error::Error;
+use crate::job::{PIN_ANNOTATION, RunKind};
 use crate::owners;
 use crate::run::kind::Run;
 
@@ -32,6 +37,15 @@ pub async fn find_job(
         .await
         .map_err(Error::api(format!("read Job {namespace}/{name}")))?;
     Ok(live.map(Arc::new))
+}
+
+/// Since when a run that has not begun waits for what is missing, as its condition `Queued` tells:
+/// `now` where it waits for its turn, else since that ended, else since it was made.
+pub fn waits_since(meta: &ObjectMeta, conditions: &[Condition], now: Timestamp) -> Timestamp {
+    if conditions::holds(conditions, QUEUED) {
+        return now;
+    }
+    conditions::since(conditions, QUEUED, false).unwrap_or_else(|| convert::created(meta))
 }
 
 /// What a Job means for `run`.
@@ -79,15 +93,60 @@ pub fn condition<'a>(
         .find(|condition| condition.type_ == kind && condition.status == "True")
 }
 
-/// Cached pods of the run with this UID.
+/// Cached pods of the run with this UID, but for those that take back what it half wrote.
 pub fn pods_of(ctx: &Context, namespace: &str, run_uid: &str) -> Vec<Arc<Pod>> {
-    ctx.caches.pods.state_filter(|pod| {
-        pod.namespace().as_deref() == Some(namespace)
-            && pod
-                .labels()
-                .get(RUN_UID_LABEL)
-                .is_some_and(|uid| uid == run_uid)
+    pods(ctx, namespace, run_uid, |kind| {
+        kind != RunKind::Undo.as_str()
     })
+}
+
+/// Cached pods that take back what the run with this UID half wrote.
+pub fn undo_pods_of(ctx: &Context, namespace: &str, run_uid: &str) -> Vec<Arc<Pod>> {
+    pods(ctx, namespace, run_uid, |kind| {
+        kind == RunKind::Undo.as_str()
+    })
+}
+
+fn pods(
+    ctx: &Context,
+    namespace: &str,
+    run_uid: &str,
+    of_kind: impl Fn(&str) -> bool,
+) -> Vec<Arc<Pod>> {
+    ctx.caches.pods.state_filter(|pod| {
+        let labels = pod.labels();
+        pod.namespace().as_deref() == Some(namespace)
+            && labels.get(RUN_UID_LABEL).is_some_and(|uid| uid == run_uid)
+            && labels.get(RUN_KIND_LABEL).is_some_and(|kind| of_kind(kind))
+    })
+}
+
+/// How long a kubelet may be behind with telling that a container runs.
+const STATUS_LAG: SignedDuration = SignedDuration::from_mins(2);
+
+/// Whether the container of a pod has run, or may have: what a kubelet tells comes late, so only a
+/// pod that has no node, or that was stuck before its start for long, is taken at its word.
+pub fn may_have_run(pod: &Pod, now: Timestamp) -> bool {
+    if pod
+        .spec
+        .as_ref()
+        .is_none_or(|spec| spec.node_name.is_none())
+    {
+        return false;
+    }
+    let status = pod.status.clone().unwrap_or_default();
+    let containers = status.container_statuses.unwrap_or_default();
+    let waits_only = !containers.is_empty()
+        && containers.iter().all(|container| {
+            let waiting = container.state.as_ref().and_then(|s| s.waiting.as_ref());
+            waiting.is_some()
+                && container
+                    .last_state
+                    .as_ref()
+                    .is_none_or(|s| s.terminated.is_none())
+        });
+    let since = status.start_time.map_or(now, |time| time.0);
+    !(waits_only && now.duration_since(since) >= STATUS_LAG)
 }
 
 /// Whether a pod can still run or write.
@@ -128,7 +187,11 @@ pub fn pod_fact(job: &Job, pods: &[Arc<Pod>]) -> PodFact {
         .as_ref()
         .and_then(|status| status.phase.as_deref())
     {
-        Some("Running") => PodFact::Started,
+        Some("Running") => silent_since(pod).map_or(PodFact::Started, |since| PodFact::Waiting {
+            pod: pod.name_any(),
+            trouble: Some(silence(pod)),
+            since,
+        }),
         Some("Succeeded" | "Failed") => PodFact::None {
             since: ended(pod).or(Some(convert::created(&pod.metadata))),
         },
@@ -138,6 +201,25 @@ pub fn pod_fact(job: &Job, pods: &[Arc<Pod>]) -> PodFact {
             since: convert::created(&pod.metadata),
         },
     }
+}
+
+/// Since when the node of a running pod has not answered: then the control plane calls the pod not
+/// ready in the node's place, and leaves what the node said last of its containers.
+fn silent_since(pod: &Pod) -> Option<jiff::Timestamp> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let of_type = |kind: &str| conditions.iter().find(|condition| condition.type_ == kind);
+    let ready = of_type("Ready").filter(|condition| condition.status == "False")?;
+    of_type("ContainersReady").filter(|condition| condition.status == "True")?;
+    Some(ready.last_transition_time.as_ref()?.0)
+}
+
+fn silence(pod: &Pod) -> String {
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+    let node = node.unwrap_or_default();
+    format!(
+        "Node {node} does not answer, so nobody knows what pod {} does there. The run goes on when the node answers, or elsewhere once the pod is known to be gone: if the node is lost, delete it with `kubectl delete node {node}`, or taint it with node.kubernetes.io/out-of-service.",
+        pod.name_any()
+    )
 }
 
 /// When the last container of a pod ended.
@@ -158,8 +240,13 @@ fn pod_trouble(pod: &Pod) -> Option<String> {
         .flatten()
         .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
     if let Some(condition) = unscheduled {
-        let words = condition.message.clone().unwrap_or_default();
-        return Some(format!("Pod {} is not scheduled: {words}", pod.name_any()));
+        let words = text::sentence(condition.message.as_deref().unwrap_or_default());
+        let pinned = pod.annotations().get(PIN_ANNOTATION);
+        let why = pinned.map(|why| format!(" {why}")).unwrap_or_default();
+        return Some(format!(
+            "Pod {} is not scheduled: {words}{why}",
+            pod.name_any()
+        ));
     }
     let waiting = status
         .container_statuses
@@ -178,4 +265,62 @@ fn waiting_words(status: &ContainerStatus) -> Option<String> {
     }
     let message = waiting.message.clone().unwrap_or_default();
     Some(format!("{reason} {message}").trim_end().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn running(ready: &str, containers_ready: &str) -> PodFact {
+        let at = "2026-11-23T13:07:52Z";
+        let condition = |kind: &str, status: &str| json!({"type": kind, "status": status, "lastTransitionTime": at});
+        let pod = json!({
+            "metadata": {"name": "now-backup-x", "creationTimestamp": at},
+            "spec": {"nodeName": "node-2", "containers": []},
+            "status": {
+                "phase": "Running",
+                "conditions": [condition("Ready", ready), condition("ContainersReady", containers_ready)],
+            },
+        });
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        pod_fact(&Job::default(), &[Arc::new(pod)])
+    }
+
+    #[test]
+    fn waiting_for_a_turn_is_no_wait_for_what_is_missing() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let meta: ObjectMeta =
+            serde_json::from_value(json!({"creationTimestamp": "1970-01-01T00:00:10Z"})).unwrap();
+        let since = |status: &str| {
+            let condition: Condition = serde_json::from_value(json!({
+                "type": "Queued", "status": status, "reason": "x", "message": "",
+                "lastTransitionTime": "1970-01-01T00:50:00Z",
+            }))
+            .unwrap();
+            waits_since(&meta, &[condition], at(4000))
+        };
+        assert_eq!(waits_since(&meta, &[], at(4000)), at(10));
+        assert_eq!(since("True"), at(4000));
+        assert_eq!(since("False"), at(3000));
+    }
+
+    #[test]
+    fn a_pod_is_at_work_as_long_as_its_node_speaks_for_it() {
+        assert_eq!(running("True", "True"), PodFact::Started);
+        assert_eq!(running("False", "False"), PodFact::Started);
+    }
+
+    #[test]
+    fn a_pod_whose_node_does_not_answer_is_told_with_the_node_and_the_way_out() {
+        let PodFact::Waiting { pod, trouble, .. } = running("False", "True") else {
+            panic!("nothing is waited for");
+        };
+        assert_eq!(pod, "now-backup-x");
+        let words = trouble.unwrap();
+        for word in ["Node node-2 does not answer", "kubectl delete node node-2"] {
+            assert!(words.contains(word), "{words:?} lacks {word:?}");
+        }
+    }
 }

@@ -7,22 +7,26 @@ use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
-use tidelock_core::run::{self as core_run, Blocker, Readiness, RunDecision, RunFacts};
+use tidelock_api::Phase;
+use tidelock_core::queue::Waiting;
+use tidelock_core::run::{self as core_run, Blocker, JobFact, Readiness, RunDecision, RunFacts};
 
 use crate::context::Context;
 use crate::convert;
 use crate::error::Error;
+use crate::gate::{RETELL, Turn, Wait, storage_key};
 use crate::owners;
 use crate::run::effects::{self, Created};
 use crate::run::kind::Run;
 use crate::run::observe::{find_job, job_fact, pods_of};
 use crate::run::report::{self, RunFailure};
 use crate::run::status;
+use crate::run::{ending, observe, progress};
 use crate::telemetry::reasons;
 
-/// Pause before a Job that the API server did not take is asked for again; no event tells when a
-/// quota has room.
-const AFTER_REFUSAL: Duration = Duration::from_secs(20);
+/// Pause before pods and namespaces are looked at again that keep a run from starting: all pods of
+/// a cluster are too many to watch.
+const LOOK_AGAIN: Duration = Duration::from_secs(15);
 
 /// What is known of a run that is not being deleted.
 struct Observed<P> {
@@ -43,16 +47,35 @@ impl<P> Observed<P> {
 
 /// Brings one run a step further.
 pub async fn step<R: Run>(run: &R, ctx: &Context, now: Timestamp) -> Result<Action, Error> {
-    let observed = observe(run, ctx).await?;
-    match core_run::decide(&observed.facts, now) {
+    if let Some(action) = wait_for_turn(run, ctx, now).await? {
+        return Ok(action);
+    }
+    let observed = observe(run, ctx, now).await?;
+    let decision = core_run::decide(&observed.facts, now);
+    if decision != RunDecision::Start {
+        ctx.gate.leave(&observed.uid);
+    }
+    let not_begun = matches!(run.progress().phase, None | Some(Phase::Pending));
+    if not_begun && observed.own_job().is_some() {
+        // An operator that died after making it did not come to tell.
+        status::job_created(run, ctx, &observed.facts.job_name, now).await?;
+    }
+    match decision {
         RunDecision::Rest => {
             if let Some(job) = observed.own_job() {
                 effects::ensure_settled(ctx, job).await?;
             }
+            ending::settle_undo(run, ctx).await?;
         }
         RunDecision::Wait { blocker, wake_at } => {
             status::waiting(run, ctx, &blocker, now).await?;
-            return Ok(effects::requeue_at(wake_at, now));
+            let next = if reasons::is_unwatched(blocker.reason) {
+                now.checked_add(LOOK_AGAIN)
+                    .map_or(wake_at, |soon| wake_at.min(soon))
+            } else {
+                wake_at
+            };
+            return Ok(effects::requeue_at(next, now));
         }
         RunDecision::Start => return start(run, ctx, &observed, now).await,
         RunDecision::Follow {
@@ -60,28 +83,84 @@ pub async fn step<R: Run>(run: &R, ctx: &Context, now: Timestamp) -> Result<Acti
             trouble,
             wake_at,
         } => {
-            status::running(run, ctx, at_work, trouble, now).await?;
-            return Ok(effects::requeue_by(wake_at, now));
+            let (heard, next) = if at_work {
+                let job = observed.own_job();
+                (
+                    progress::hear(run, ctx, job, now).await?,
+                    progress::next(run, now),
+                )
+            } else {
+                (None, None)
+            };
+            status::running(run, ctx, at_work, trouble, heard, now).await?;
+            let look = [wake_at, next].into_iter().flatten().min();
+            return Ok(effects::requeue_by(look, now));
         }
         RunDecision::Finish => finish(run, ctx, &observed, now).await?,
         RunDecision::Collapse => {
             if let Some(job) = &observed.job {
                 let failure = report::of_failure(ctx, job, &observed.uid).await?;
-                status::failed(run, ctx, &failure, now).await?;
+                end_badly(run, ctx, &observed, &failure, now).await?;
             }
         }
         // The Job of a run that is given up is stopped by the reconcile that this status write
         // brings about, and by every later one until it is gone.
         RunDecision::Fail(refusal) | RunDecision::GiveUp(refusal) => {
             let failure = RunFailure::new(refusal.reason, refusal.message);
-            status::failed(run, ctx, &failure, now).await?;
+            end_badly(run, ctx, &observed, &failure, now).await?;
         }
+        RunDecision::Stop(wake_at) => {
+            if let Some(job) = observed.own_job() {
+                effects::ensure_job_stopped(ctx, job).await?;
+            }
+            return Ok(effects::requeue_at(wake_at, now));
+        }
+        RunDecision::Undo => return ending::start_undo(run, ctx, now).await,
+        RunDecision::AwaitUndo { trouble, wake_at } => {
+            status::taking_back(run, ctx, trouble, now).await?;
+            return Ok(effects::requeue_at(wake_at, now));
+        }
+        RunDecision::FailAsRecorded(left) => ending::fail_as_recorded(run, ctx, left, now).await?,
     }
     Ok(Action::await_change())
 }
 
+/// Looks again later at a run that waits for its turn, without a question to the API server; none
+/// where its turn may have come.
+async fn wait_for_turn<R: Run>(
+    run: &R,
+    ctx: &Context,
+    now: Timestamp,
+) -> Result<Option<Action>, Error> {
+    let not_begun = matches!(run.progress().phase, None | Some(Phase::Pending));
+    if !not_begun || run.cancelled().is_some() {
+        return Ok(None);
+    }
+    let uid = convert::uid(run)?;
+    match ctx.gate.must_wait(&ctx.caches, &uid, now) {
+        Some(wait) => Ok(Some(queue_up(run, ctx, wait, now).await?)),
+        None => Ok(None),
+    }
+}
+
+async fn queue_up<R: Run>(
+    run: &R,
+    ctx: &Context,
+    wait: Wait,
+    now: Timestamp,
+) -> Result<Action, Error> {
+    if let Some(words) = wait.tell {
+        status::queued(run, ctx, &words, now).await?;
+    }
+    Ok(effects::requeue_at(now + RETELL, now))
+}
+
 /// Reads all that the decision needs: caches, and of the API server only what they do not hold.
-async fn observe<R: Run>(run: &R, ctx: &Context) -> Result<Observed<R::Plan>, Error> {
+async fn observe<R: Run>(
+    run: &R,
+    ctx: &Context,
+    now: Timestamp,
+) -> Result<Observed<R::Plan>, Error> {
     let namespace = convert::namespace(run)?;
     let uid = convert::uid(run)?;
     let progress = run.progress();
@@ -103,13 +182,15 @@ async fn observe<R: Run>(run: &R, ctx: &Context) -> Result<Observed<R::Plan>, Er
     Ok(Observed {
         facts: RunFacts {
             phase: progress.phase.map(convert::to_core),
-            created: convert::created(run.meta()),
+            waits_since: observe::waits_since(run.meta(), progress.conditions, now),
             started: progress.start_time,
             start_deadline: convert::seconds(run.start_deadline_seconds()),
             readiness,
             refused: status::last_refusal(run),
             job_name,
             job: job_fact(job.as_deref(), run, &pods),
+            cancelled: run.cancelled(),
+            ending: ending::observe(run, ctx, &pods).await?,
         },
         plan,
         job,
@@ -131,17 +212,28 @@ async fn start<R: Run>(
     let Some(plan) = &observed.plan else {
         return Ok(Action::await_change());
     };
+    let mut plan = plan.clone();
+    match ctx.gate.ask(&ctx.caches, waiting(run, &plan)?, now) {
+        Turn::Now { full_nodes } => R::placement(&mut plan).exclude_nodes = full_nodes,
+        Turn::Later(wait) => return queue_up(run, ctx, wait, now).await,
+    }
+    let plan = &plan;
     let recorded = status::planned(run, ctx, plan, now).await?;
     if let Some(failure) = recorded.prepare(ctx, plan, now).await? {
+        ctx.gate.leave(&observed.uid);
         status::failed(&recorded, ctx, &failure, now).await?;
         return Ok(Action::await_change());
     }
     let job = recorded.job(plan, &ctx.mover_image)?;
-    match effects::ensure_job(ctx, &job).await? {
+    let created = effects::ensure_job(ctx, &job).await?;
+    if !matches!(created, Created::Exists) {
+        ctx.gate.leave(&observed.uid);
+    }
+    match created {
         Created::Exists => {
             status::job_created(&recorded, ctx, &observed.facts.job_name, now).await?;
             // Whose Job it is, is seen by the observation that this status write brings about.
-            status::running(&recorded, ctx, false, None, now).await?;
+            status::running(&recorded, ctx, false, None, None, now).await?;
             Ok(effects::requeue_at(now, now))
         }
         Created::Refused(words) => {
@@ -157,9 +249,45 @@ async fn start<R: Run>(
                 message,
             };
             status::waiting(&recorded, ctx, &blocker, now).await?;
-            Ok(Action::requeue(AFTER_REFUSAL))
+            Ok(Action::requeue(effects::AFTER_REFUSAL))
         }
         Created::NamespaceLeaving => Ok(Action::await_change()),
+    }
+}
+
+/// What the gate is told of a run that is ready.
+fn waiting<R: Run>(run: &R, plan: &R::Plan) -> Result<Waiting, Error> {
+    let load = R::load(plan);
+    Ok(Waiting {
+        kind: R::TURN,
+        created: convert::created(run.meta()),
+        key: convert::uid(run)?,
+        node: load.node,
+        storage: storage_key(&convert::namespace(run)?, &load.storage),
+    })
+}
+
+/// Fails, at once where nothing is left to do: else the failure is recorded, and it is called
+/// Failed when its pods are gone and what they half wrote is taken back.
+async fn end_badly<R: Run>(
+    run: &R,
+    ctx: &Context,
+    observed: &Observed<R::Plan>,
+    failure: &RunFailure,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let namespace = convert::namespace(run)?;
+    let pods = pods_of(ctx, &namespace, &observed.uid);
+    let begun = run.progress().phase == Some(Phase::Running) || observed.own_job().is_some();
+    let may_have_run =
+        begun && (pods.is_empty() || pods.iter().any(|pod| observe::may_have_run(pod, now)));
+    let needs_undo = may_have_run && run.needs_undo(failure);
+    let cancelled_at_work =
+        failure.reason == core_run::CANCELLED && matches!(observed.facts.job, JobFact::Active(_));
+    if needs_undo || cancelled_at_work {
+        status::condemned(run, ctx, failure, needs_undo, now).await
+    } else {
+        status::failed(run, ctx, failure, now).await
     }
 }
 
@@ -175,8 +303,8 @@ async fn finish<R: Run>(
     };
     let outcome = report::of_success(ctx, job, &observed.uid).await?;
     let mut ended = run.clone();
-    match outcome.and_then(|outcome| ended.settle(outcome)) {
+    match outcome.and_then(|outcome| ended.settle(ctx, outcome, now)) {
         Ok(settled) => status::completed(run, ended, ctx, job, settled, now).await,
-        Err(failure) => status::failed(run, ctx, &failure, now).await,
+        Err(failure) => end_badly(run, ctx, observed, &failure, now).await,
     }
 }

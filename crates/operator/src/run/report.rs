@@ -5,12 +5,13 @@ use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use tidelock_core::text;
-use tidelock_protocol::{Failure, Outcome, Report};
+use tidelock_protocol::{Done, Failure, FailureReason, Outcome, Report};
 
 use crate::context::Context;
 use crate::convert;
 use crate::error::Error;
 use crate::job::CONTAINER;
+use crate::owners;
 use crate::run::observe;
 use crate::telemetry::reasons;
 
@@ -25,6 +26,10 @@ pub struct RunFailure {
     pub paths: Vec<String>,
     /// How many paths in all.
     pub paths_total: u64,
+    /// For a restore: whether anything was written into the target, where that is known.
+    pub target_touched: Option<bool>,
+    /// For a restore: how far it got.
+    pub done: Option<Done>,
 }
 
 impl RunFailure {
@@ -35,15 +40,22 @@ impl RunFailure {
             message: message.into(),
             paths: Vec::new(),
             paths_total: 0,
+            target_touched: None,
+            done: None,
         }
     }
 
     /// As the mover reports it, with what became of a restore's target.
     fn reported(failure: Failure) -> Self {
-        let target = match failure.target_touched {
-            Some(true) => " The target was written to, so it holds a part of the backup.",
-            Some(false) => " Nothing was written to the target.",
-            None => "",
+        let target = match (failure.target_touched, failure.done) {
+            (Some(true), Some(done)) => format!(
+                " {} in {} had been written.",
+                text::bytes(done.bytes),
+                text::count(done.files, "file")
+            ),
+            (Some(true), None) => " The target had been written to.".to_owned(),
+            (Some(false), _) => " Nothing was written to the target.".to_owned(),
+            (None, _) => String::new(),
         };
         let sentence = text::sentence(&failure.message);
         Self {
@@ -51,6 +63,17 @@ impl RunFailure {
             message: format!("{sentence}{target}"),
             paths: failure.paths.first,
             paths_total: failure.paths.total,
+            target_touched: failure.target_touched,
+            done: failure.done,
+        }
+    }
+
+    /// As it was recorded in a status before.
+    pub fn recorded(failure: &tidelock_api::FailureStatus) -> Self {
+        Self {
+            paths: failure.paths.clone(),
+            paths_total: u64::try_from(failure.paths_total).unwrap_or_default(),
+            ..Self::new(&failure.reason, failure.message.clone())
         }
     }
 
@@ -79,10 +102,17 @@ async fn pods(ctx: &Context, job: &Job) -> Result<Vec<Pod>, Error> {
             "list the pods of Job {namespace}/{}",
             job.name_any()
         )))?;
-    let mut pods = list.items;
-    pods.extend(ctx.caches.gone_pods.of_job(&uid));
-    pods.sort_by_key(|pod| std::cmp::Reverse(convert::created(&pod.metadata)));
-    Ok(pods)
+    let gone = ctx.caches.gone_pods.of_job(&uid);
+    Ok(own(list.items.into_iter().chain(gone), &uid))
+}
+
+/// Those of `pods` that the Job with this UID itself controls, newest first: anybody who may make
+/// pods can give them its labels.
+fn own(pods: impl Iterator<Item = Pod>, job_uid: &str) -> Vec<Pod> {
+    let own = pods.filter(|pod| owners::is_controlled_by(&pod.metadata, job_uid));
+    let mut own: Vec<Pod> = own.collect();
+    own.sort_by_key(|pod| std::cmp::Reverse(convert::created(&pod.metadata)));
+    own
 }
 
 /// The outcome that the pod of a Job that ended well reports.
@@ -132,11 +162,32 @@ pub async fn of_failure(ctx: &Context, job: &Job, run_uid: &str) -> Result<RunFa
             .ok()?
             .outcome
         {
-            Outcome::Failed(failure) => Some(RunFailure::reported(failure)),
+            Outcome::Failed(failure) => {
+                let advice = advice_on_user(failure.reason, pod);
+                let mut failure = RunFailure::reported(failure);
+                failure.message.push_str(&advice.unwrap_or_default());
+                Some(failure)
+            }
             _ => None,
         }
     });
     Ok(reported.unwrap_or_else(|| unreported(job, &pods)))
+}
+
+/// What helps a mover that was denied something because it was not root.
+fn advice_on_user(reason: FailureReason, pod: &Pod) -> Option<String> {
+    let user = pod.spec.as_ref()?.security_context.as_ref()?.run_as_user?;
+    let what = match reason {
+        FailureReason::SourceUnreadable => "that may read all files of the volume",
+        FailureReason::StorageDenied => "that may write to the storage volume",
+        FailureReason::TargetUnwritable => "that owns the files and the root of the target",
+        _ => return None,
+    };
+    (user != 0).then(|| {
+        format!(
+            " The mover ran as user {user} without root's rights; set mover.runAsUser to a user {what}, name a group that does in mover.fsGroup or mover.supplementalGroups, or use mover.privilege Root in a namespace whose Pod Security Standard takes it."
+        )
+    })
 }
 
 /// The report of the newest pod that left one, good or bad.
@@ -162,7 +213,7 @@ fn timed_out(job: &Job) -> Option<RunFailure> {
     Some(RunFailure::new(
         reasons::TIMED_OUT,
         format!(
-            "Stopped after mover.timeoutSeconds={}, counted from when its Job began, waiting for its pod included. No backup was published; the target of a restore may be half filled. Raise the time-out, or find what slows the run.",
+            "Stopped after mover.timeoutSeconds={}, counted from when its Job began, waiting for its pod included. Raise the time-out, or find what slows the run.",
             seconds.unwrap_or_default()
         ),
     ))
@@ -210,4 +261,39 @@ fn terminated(pod: &Pod) -> Option<&ContainerStateTerminated> {
     let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
     let mover = statuses.iter().find(|status| status.name == CONTAINER)?;
     mover.state.as_ref()?.terminated.as_ref()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(name: &str, second: u8, controller: Option<&str>) -> Pod {
+        let owner = controller.map(|uid| {
+            json!([{"apiVersion": "batch/v1", "kind": "Job", "name": "j", "uid": uid, "controller": true}])
+        });
+        serde_json::from_value(json!({"metadata": {
+            "name": name,
+            "labels": {"batch.kubernetes.io/controller-uid": "job-1"},
+            "creationTimestamp": format!("2026-01-01T00:00:{second:02}Z"),
+            "ownerReferences": owner,
+        }}))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_pod_that_only_bears_the_labels_of_a_job_reports_for_nobody() {
+        let pods = [
+            pod("first", 1, Some("job-1")),
+            pod("second", 2, Some("job-1")),
+            pod("planted", 3, None),
+            pod("of-another", 4, Some("job-2")),
+        ];
+        let own: Vec<_> = own(pods.into_iter(), "job-1")
+            .iter()
+            .map(ResourceExt::name_any)
+            .collect();
+        assert_eq!(own, ["second", "first"]);
+    }
 }

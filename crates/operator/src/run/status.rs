@@ -6,11 +6,11 @@ use k8s_openapi::api::batch::v1::Job;
 use kube::Api;
 use kube::ResourceExt;
 use kube::api::PostParams;
-use tidelock_api::Phase;
+use tidelock_api::{Phase, ProgressStatus, QUEUED};
 use tidelock_core::run::Blocker;
-use tidelock_core::text;
+use tidelock_core::{names, text};
 
-use crate::conditions::{Verdict, ready_reason, set_ready};
+use crate::conditions::{self, Verdict, ready_reason, set_ready_or_stalled};
 use crate::context::Context;
 use crate::convert::{self, whole_seconds};
 use crate::error::Error;
@@ -38,8 +38,19 @@ fn set<R: Run>(run: &mut R, phase: Phase, verdict: &Verdict, now: Timestamp) {
     let generation = run.meta().generation;
     let fields = run.fields();
     *fields.phase = Some(phase);
+    if convert::is_terminal(Some(phase)) {
+        *fields.progress = None;
+    }
     *fields.observed_generation = generation;
-    set_ready(fields.conditions, verdict, generation, now);
+    let failed = phase == Phase::Failed;
+    set_ready_or_stalled(fields.conditions, verdict, failed, generation, now);
+    // Ready stays False from the first check to the last, so its time says nothing of the turn.
+    let turn = if verdict.reason == reasons::QUEUED {
+        Verdict::yes(reasons::QUEUED, "It waits for its turn")
+    } else {
+        Verdict::no(reasons::NOT_QUEUED, "It does not wait for its turn")
+    };
+    conditions::mark(fields.conditions, QUEUED, &turn, generation, now);
 }
 
 /// Tells `note` about `run`: once for each reason, or for each `key` where one is given.
@@ -73,6 +84,24 @@ pub async fn waiting<R: Run>(
     }
     let verdict = Verdict::no(blocker.reason, blocker.message.clone());
     let mut changed = run.clone();
+    set(&mut changed, Phase::Pending, &verdict, now);
+    write(run, changed, ctx).await?;
+    Ok(())
+}
+
+/// Says that it waits for its turn, and at which place.
+pub async fn queued<R: Run>(
+    run: &R,
+    ctx: &Context,
+    words: &str,
+    now: Timestamp,
+) -> Result<(), Error> {
+    if ready_reason(run.progress().conditions) != reasons::QUEUED {
+        let head = (reasons::QUEUED, false, "");
+        tell(run, ctx, head, words.to_owned(), now).await?;
+    }
+    let mut changed = run.clone();
+    let verdict = Verdict::no(reasons::QUEUED, words);
     set(&mut changed, Phase::Pending, &verdict, now);
     write(run, changed, ctx).await?;
     Ok(())
@@ -124,12 +153,13 @@ pub fn last_refusal<R: Run>(run: &R) -> Option<String> {
     refused.map(|condition| condition.message.clone())
 }
 
-/// Says that the Job is under way, or what its pod is stuck on.
+/// Says that the Job is under way, how far it is if that was `heard`, or what its pod is stuck on.
 pub async fn running<R: Run>(
     run: &R,
     ctx: &Context,
     at_work: bool,
     trouble: Option<String>,
+    heard: Option<ProgressStatus>,
     now: Timestamp,
 ) -> Result<(), Error> {
     let verdict = match trouble {
@@ -145,6 +175,9 @@ pub async fn running<R: Run>(
     };
     let mut changed = run.clone();
     set(&mut changed, Phase::Running, &verdict, now);
+    if heard.is_some() {
+        *changed.fields().progress = heard;
+    }
     write(run, changed, ctx).await?;
     Ok(())
 }
@@ -217,9 +250,68 @@ async fn ensure_current<R: Run>(run: &R, ctx: &Context) -> Result<(), Error> {
     }
 }
 
+/// Records why it fails, before its pods are stopped and what they half wrote is taken back.
+pub async fn condemned<R: Run>(
+    run: &R,
+    ctx: &Context,
+    failure: &RunFailure,
+    needs_undo: bool,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let job_name = run.job_name();
+    let message = format!(
+        "{}: {} It is being stopped.",
+        failure.reason, failure.message
+    );
+    let mut changed = run.clone();
+    changed.fail(failure);
+    let verdict = Verdict::no(reasons::STOPPING, message);
+    set(&mut changed, Phase::Running, &verdict, now);
+    let fields = changed.fields();
+    *fields.failure = Some(failure.to_status());
+    *fields.ending_since = Some(whole_seconds(now));
+    *fields.undo_job_name = needs_undo.then(|| names::undo_job_name(&job_name));
+    write(run, changed, ctx).await?;
+    Ok(())
+}
+
+/// Says that what it half wrote is being taken back, or what that is stuck on.
+pub async fn taking_back<R: Run>(
+    run: &R,
+    ctx: &Context,
+    trouble: Option<String>,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let failure = run.progress().failure;
+    let why = failure.map(|failure| format!("{}: {}", failure.reason, failure.message));
+    let message = format!(
+        "{} What it half wrote is being taken back. {}",
+        why.unwrap_or_default(),
+        trouble.unwrap_or_default()
+    );
+    let verdict = Verdict::no(reasons::TAKING_BACK, message.trim_end());
+    let mut changed = run.clone();
+    set(&mut changed, Phase::Running, &verdict, now);
+    write(run, changed, ctx).await?;
+    Ok(())
+}
+
 /// Ends badly.
 pub async fn failed<R: Run>(
     run: &R,
+    ctx: &Context,
+    failure: &RunFailure,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let mut changed = run.clone();
+    changed.fail(failure);
+    failed_as(run, changed, ctx, failure, now).await
+}
+
+/// Ends badly: `changed` is `run` with the failure taken in.
+pub async fn failed_as<R: Run>(
+    run: &R,
+    mut changed: R,
     ctx: &Context,
     failure: &RunFailure,
     now: Timestamp,
@@ -228,9 +320,7 @@ pub async fn failed<R: Run>(
     let note = format!("{}: {}", failure.reason, failure.message);
     tell(run, ctx, (R::WORDS.failed, true, ""), note, now).await?;
     let verdict = Verdict::no(&failure.reason, failure.message.clone());
-    let mut changed = run.clone();
     set(&mut changed, Phase::Failed, &verdict, now);
-    changed.unsettle();
     let at = whole_seconds(now);
     let fields = changed.fields();
     let started = fields.start_time.clone();
@@ -240,4 +330,28 @@ pub async fn failed<R: Run>(
     write(run, changed, ctx).await?;
     tracing::warn!(object = %convert::describe(run), reason = failure.reason, "failed");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tidelock_api::Backup;
+
+    use super::*;
+
+    #[test]
+    fn a_run_tells_since_when_it_waits_for_its_turn_and_since_when_it_does_not() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let mut backup = Backup::new("now", serde_json::from_str("{}").unwrap());
+        let mut told = |reason, second| {
+            let verdict = Verdict::no(reason, "");
+            set(&mut backup, Phase::Pending, &verdict, at(second));
+            let conditions = backup.progress().conditions;
+            let since = |holds| conditions::since(conditions, QUEUED, holds);
+            (since(true), since(false))
+        };
+        assert_eq!(told(reasons::PVC_NOT_FOUND, 1), (None, None));
+        assert_eq!(told(reasons::QUEUED, 2), (Some(at(2)), None));
+        assert_eq!(told(reasons::QUEUED, 3), (Some(at(2)), None));
+        assert_eq!(told(reasons::PVC_NOT_FOUND, 4), (None, Some(at(4))));
+    }
 }

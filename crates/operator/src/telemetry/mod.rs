@@ -2,4 +2,7 @@
 
 pub mod events;
 pub mod http;
+pub mod log;
+pub mod metrics;
+pub mod policy_reasons;
 pub mod reasons;

@@ -8,8 +8,31 @@ pub const RUNNING: &str = "Running";
 pub const STARTING: &str = "Starting";
 /// A run's pod does not start.
 pub const POD_PENDING: &str = "PodPending";
+/// A run that fails is being stopped.
+pub const STOPPING: &str = "Stopping";
+/// What a failed run half wrote is being taken back.
+pub const TAKING_BACK: &str = "TakingBack";
+/// A run waits for its turn.
+pub const QUEUED: &str = "Queued";
+/// A run does not wait for its turn, or no longer.
+pub const NOT_QUEUED: &str = "NotQueued";
 /// A run ended well.
 pub const COMPLETED: &str = "Completed";
+
+/// What is stored was read back and is as it was written.
+pub const READ_BACK: &str = "ReadBack";
+/// Nothing was read back.
+pub const NOT_VERIFIED: &str = "NotVerified";
+/// What is stored is damaged.
+pub const ARCHIVE_DAMAGED: &str = "ArchiveDamaged";
+/// What was stored is not there any more.
+pub const ARCHIVE_MISSING: &str = "ArchiveMissing";
+/// A Backup is like the one before it.
+pub const AS_EXPECTED: &str = "AsExpected";
+/// A person says that a suspicious Backup is as it should be.
+pub const ACCEPTED: &str = "Accepted";
+/// Event: a Backup is of an empty volume, or of one that shrank by much.
+pub const BACKUP_SUSPICIOUS: &str = "BackupSuspicious";
 
 /// A policy follows its schedule.
 pub const SCHEDULED: &str = "Scheduled";
@@ -40,6 +63,15 @@ pub const STORAGE_NOT_FOUND: &str = "StorageNotFound";
 pub const STORAGE_UNUSABLE: &str = "StorageUnusable";
 /// A volume would be saved into, or restored over, itself.
 pub const STORAGE_IS_TARGET: &str = "StorageIsTarget";
+
+/// Volumes that only one node can have are in use on different nodes.
+pub const VOLUMES_APART: &str = "VolumesApart";
+/// A volume that only one pod can have is in use.
+pub const VOLUME_IN_USE: &str = "VolumeInUse";
+/// A pod uses the volume that a Restore would write into.
+pub const TARGET_IN_USE: &str = "TargetInUse";
+/// The mover cannot run as root, and nobody tells as whom else.
+pub const PRIVILEGE_UNKNOWN: &str = "PrivilegeUnknown";
 
 /// The Backup to restore does not exist.
 pub const BACKUP_NOT_FOUND: &str = "BackupNotFound";
@@ -94,6 +126,14 @@ pub const CLEANUP_FAILED: &str = "CleanupFailed";
 pub const DATA_DELETED: &str = "DataDeleted";
 /// Event: data of a deleted Backup stays in storage.
 pub const DATA_RETAINED: &str = "DataRetained";
+/// Event: data of a deleted Backup stays until a Restore has read it.
+pub const DATA_HELD: &str = "DataHeld";
+/// Event: a Restore was pinned to a Backup.
+pub const BACKUP_CHOSEN: &str = "BackupChosen";
+/// Event: a Restore completed without metadata that its target refused.
+pub const METADATA_LOST: &str = "MetadataLost";
+/// The Backup to restore was not read back, or was found damaged.
+pub const BACKUP_NOT_VERIFIED: &str = "BackupNotVerified";
 /// Event: a deleted policy let its Backups go.
 pub const BACKUPS_RELEASED: &str = "BackupsReleased";
 /// Event: a Restore begins.
@@ -107,14 +147,22 @@ pub const RESTORE_COMPLETED: &str = "RestoreCompleted";
 /// Event: a Restore failed.
 pub const RESTORE_FAILED: &str = "RestoreFailed";
 
+/// Whether no watch tells when this has passed, since it hangs on pods that are not ours.
+pub fn is_unwatched(reason: &str) -> bool {
+    matches!(
+        reason,
+        VOLUMES_APART | VOLUME_IN_USE | TARGET_IN_USE | PRIVILEGE_UNKNOWN
+    )
+}
+
 /// Where an Event stands among those of the same second about the same object.
 pub fn rank(reason: &str) -> u8 {
     match reason {
-        BACKUP_WAITING | RESTORE_WAITING => 0,
+        BACKUP_WAITING | RESTORE_WAITING | BACKUP_CHOSEN | QUEUED => 0,
         BACKUP_STARTED | RESTORE_STARTED => 1,
         TARGET_CREATED => 2,
         JOB_CREATED => 3,
-        FILES_CHANGED | FILES_SKIPPED => 4,
+        FILES_CHANGED | FILES_SKIPPED | BACKUP_SUSPICIOUS | METADATA_LOST => 4,
         BACKUP_COMPLETED | BACKUP_FAILED | RESTORE_COMPLETED | RESTORE_FAILED => 5,
         _ => 6,
     }

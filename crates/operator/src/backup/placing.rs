@@ -1,0 +1,45 @@
+//! Where and as whom a mover looks after what a Backup has stored.
+
+use tidelock_api::Backup;
+use tidelock_core::identity::Ids;
+use tidelock_core::run::Readiness;
+
+use crate::backup::plan;
+use crate::context::Context;
+use crate::convert;
+use crate::error::Error;
+use crate::placement::{self, DataOwner, Placement, Volume, Wanted};
+use crate::volume;
+
+/// As whom the mover of `backup` wrote, where that was not root: who may read and remove it again.
+pub fn written_as(backup: &Backup) -> Option<Ids> {
+    let status = backup.status.as_ref()?;
+    status.security_context.as_ref().map(placement::recorded)
+}
+
+/// Where and as whom a mover runs that has the storage of `backup` alone.
+///
+/// # Errors
+/// The inner error says what keeps it from running anywhere.
+pub async fn on_storage(
+    backup: &Backup,
+    ctx: &Context,
+) -> Result<Result<Placement, Readiness>, Error> {
+    let namespace = convert::namespace(backup)?;
+    let status = backup.status.clone().unwrap_or_default();
+    let source = status.pvc_name.unwrap_or_default();
+    let storage = status.storage_pvc_name.unwrap_or_default();
+    let claim = volume::get(ctx, &namespace, &storage).await?;
+    let recorded = written_as(backup);
+    let mut owners: Vec<DataOwner<'_>> = recorded.iter().map(DataOwner::Recorded).collect();
+    owners.push(DataOwner::PodsOf(&source));
+    let wanted = Wanted {
+        namespace: &namespace,
+        volumes: &[Volume::of(&storage, claim.as_ref())],
+        unused: None,
+        mover: &plan::mover(backup, super::policy(backup, ctx).as_deref()),
+        data: &source,
+        owners: &owners,
+    };
+    placement::place(ctx, &wanted).await
+}
