@@ -8,7 +8,13 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::CustomResourceExt;
 use tidelock_api::{Backup, BackupPolicy, Restore};
 
-use crate::operator::part_of;
+/// What every object of Tidelock carries.
+fn part_of() -> BTreeMap<String, String> {
+    BTreeMap::from([(
+        "app.kubernetes.io/part-of".to_owned(),
+        "tidelock".to_owned(),
+    )])
+}
 
 /// Every CRD, in the order a reader meets them.
 pub fn all() -> Vec<CustomResourceDefinition> {

@@ -1,8 +1,11 @@
-//! Writes `deploy/` and the API reference from the types and tables in code.
+//! Writes `deploy/`, `docs/reference/` and `tests/alerts/` from the types and tables in code. `deploy/install.yaml` is
+//! not written here: `cargo xtask generate` has Helm render it from the chart.
 
+mod chart;
 mod crds;
-mod operator;
+mod monitoring;
 mod reference;
+mod values;
 mod yaml;
 
 use std::fs;
@@ -25,7 +28,7 @@ struct Arguments {
 
 /// A file and what belongs in it.
 struct Generated {
-    path: &'static str,
+    path: String,
     content: String,
 }
 
@@ -46,7 +49,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         return check(&checkout, &files);
     }
     for file in &files {
-        let path = checkout.join(file.path);
+        let path = checkout.join(&file.path);
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)
                 .with_context(|| format!("cannot create {}", parent.display()))?;
@@ -62,27 +65,27 @@ fn run(arguments: &Arguments) -> Result<()> {
 
 fn generate() -> Result<Vec<Generated>> {
     let crds = crds::all();
-    Ok(vec![
-        Generated {
-            path: "deploy/crds.yaml",
-            content: yaml::documents(&crds)?,
-        },
-        Generated {
-            path: "deploy/operator.yaml",
-            content: yaml::documents(&operator::objects()?)?,
-        },
-        Generated {
-            path: "docs/reference/api.md",
-            content: reference::page(&crds)?,
-        },
-    ])
+    let mut files = vec![
+        Generated::new("deploy/crds.yaml", yaml::documents(&crds)?),
+        Generated::new("docs/reference/api.md", reference::page(&crds)?),
+    ];
+    files.extend(chart::files(&crds)?);
+    files.extend(monitoring::files()?);
+    Ok(files)
+}
+
+impl Generated {
+    fn new(path: impl Into<String>, content: String) -> Self {
+        let path = path.into();
+        Self { path, content }
+    }
 }
 
 fn check(checkout: &Path, files: &[Generated]) -> Result<()> {
     let stale: Vec<&str> = files
         .iter()
-        .filter(|file| is_stale(&checkout.join(file.path), file))
-        .map(|file| file.path)
+        .filter(|file| is_stale(&checkout.join(&file.path), file))
+        .map(|file| file.path.as_str())
         .collect();
     if stale.is_empty() {
         return Ok(());

@@ -196,6 +196,6 @@ fn messages(schema: &JSONSchemaProps) -> impl Iterator<Item = String> {
 }
 
 /// `text` as the cell of a table.
-fn cell(text: &str) -> String {
+pub fn cell(text: &str) -> String {
     text.replace('\n', " ").replace('|', "\\|")
 }

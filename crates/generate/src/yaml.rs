@@ -1,4 +1,4 @@
-//! Objects as a YAML stream.
+//! Objects as YAML.
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -12,9 +12,18 @@ pub fn documents<T: Serialize>(objects: &[T]) -> Result<String> {
         if index > 0 {
             file.push_str("---\n");
         }
-        let document = serde_saphyr::to_string(object).context("cannot be written as YAML")?;
-        file.push_str(document.trim_end());
-        file.push('\n');
+        file.push_str(&plain(object)?);
     }
     Ok(file)
+}
+
+/// `items` as one YAML file that is a list.
+pub fn list<T: Serialize>(items: &[T]) -> Result<String> {
+    Ok(format!("# {NOTE}\n{}", plain(&items)?))
+}
+
+/// One value, with a line's end at its end.
+pub fn plain<T: Serialize>(value: &T) -> Result<String> {
+    let text = serde_saphyr::to_string(value).context("cannot be written as YAML")?;
+    Ok(format!("{}\n", text.trim_end()))
 }
