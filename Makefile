@@ -1,10 +1,14 @@
 # A thin front door: every target is a task of `cargo xtask`, which does the work.
-# Variables: NODES=2 (cluster-up, e2e, demo), KEEP=1 (leave the cluster up), FILTER=name (e2e).
+# Variables: NODES=2 (cluster-up, e2e, demo), KEEP=1 (leave the cluster up), FILTER=name (e2e),
+# SUITE=clock|nodes|wave|scale|leader|metrics|upgrade (e2e: these run only when asked for),
+# FROM=revision (upgrade: where from; by default the one before).
 
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tidelock
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 export NODES ?= 1
 export KEEP
+export SUITE
+export FROM
 
 XTASK := cargo xtask
 
@@ -24,7 +28,7 @@ demo: cargo ## See it work on a real Kubernetes on this machine
 test: cargo ## Everything: check, then e2e
 	@$(XTASK) test
 
-check: cargo ## Format, lints, unit tests, generated files, licences
+check: cargo ## Format, lints, unit tests, generated files, the chart, alerts, licences
 	@$(XTASK) check
 
 e2e: cargo ## The stories, on a real cluster

@@ -1,18 +1,22 @@
 //! Everything that can be known without a cluster.
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 
+use crate::chart;
 use crate::host;
 use crate::place::Place;
+use crate::prometheus;
 use crate::run;
 
 const DENY_VERSION: &str = "0.20.2";
 
-/// Format, lints, tests, generated files, then licences and sources of what we depend on.
+/// Format, lints, tests, generated files, the chart, alerts, then licences and sources of what we
+/// depend on.
 ///
 /// # Errors
 /// Stops at the first that fails, with the command that repairs it where there is one.
@@ -22,12 +26,12 @@ pub fn check(place: &Place) -> Result<()> {
     host::ensure_packages(place)?;
     step(
         "format",
-        cargo(place, &["fmt", "--all", "--check"]),
+        &mut cargo(place, &["fmt", "--all", "--check"]),
         "cargo fmt --all",
     )?;
     step(
         "lints",
-        cargo(
+        &mut cargo(
             place,
             &[
                 "clippy",
@@ -43,16 +47,18 @@ pub fn check(place: &Place) -> Result<()> {
     )?;
     step(
         "unit and property tests",
-        cargo(place, &["test", "--locked"]),
+        &mut cargo(place, &["test", "--locked"]),
         "",
     )?;
     generate(place, true)?;
+    chart::check(place)?;
+    alerts(place)?;
     let deny = ensure_deny(place)?;
     let mut command = Command::new(deny);
     command
         .args(["--workspace", "check", "bans", "licenses", "sources"])
         .current_dir(&place.checkout);
-    step("licences, sources and banned crates", command, "")?;
+    step("licences, sources and banned crates", &mut command, "")?;
     run::say(format!(
         "check: all good ({} s)",
         started.elapsed().as_secs()
@@ -69,7 +75,24 @@ pub fn generate(place: &Place, only_check: bool) -> Result<()> {
     if only_check {
         command.arg("--check");
     }
-    step("generated files", command, "make generate")
+    step("generated files", &mut command, "make generate")?;
+    chart::install_manifest(place, only_check)
+}
+
+/// What the alerts do in the worlds of `tests/alerts`, by Prometheus' own tool.
+fn alerts(place: &Place) -> Result<()> {
+    let promtool = prometheus::ensure(place)?.promtool();
+    let rules = place.checkout.join("deploy/alerts.yaml");
+    let mut check = run::command(&promtool, ["check", "rules"]);
+    step("rules of the alerts", check.arg(&rules), "")?;
+    let mut tests: Vec<PathBuf> = fs::read_dir(place.checkout.join("tests/alerts"))?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<_, _>>()?;
+    // The folder beside them holds rules that some of them are about.
+    tests.retain(|path| path.is_file());
+    tests.sort();
+    let mut test = run::command(&promtool, ["test", "rules"]);
+    step("tests of the alerts", test.args(&tests), "")
 }
 
 fn cargo(place: &Place, arguments: &[&str]) -> Command {
@@ -80,10 +103,10 @@ fn cargo(place: &Place, arguments: &[&str]) -> Command {
     command
 }
 
-fn step(what: &str, mut command: Command, repair: &str) -> Result<()> {
-    run::say(format!("{what}: {}", run::line(&command)));
+fn step(what: &str, command: &mut Command, repair: &str) -> Result<()> {
+    run::say(format!("{what}: {}", run::line(command)));
     let started = Instant::now();
-    let result = run::visible(&mut command);
+    let result = run::visible(command);
     if result.is_ok() {
         run::say(format!("{what}: ok ({} s)", started.elapsed().as_secs()));
     }

@@ -44,9 +44,9 @@ pub fn deploy(running: &Running, product: &Image) -> Result<()> {
 
     let overlay = running.cluster.dir.join("deploy");
     fs::create_dir_all(&overlay)?;
-    let operator = manifests.join("operator.yaml");
-    fs::copy(&operator, overlay.join("operator.yaml"))
-        .with_context(|| format!("cannot read {}", operator.display()))?;
+    let install = manifests.join("install.yaml");
+    fs::copy(&install, overlay.join("install.yaml"))
+        .with_context(|| format!("cannot read {}", install.display()))?;
     fs::write(
         overlay.join("kustomization.yaml"),
         serde_json::to_vec_pretty(&kustomization(product))?,
@@ -83,7 +83,7 @@ fn kustomization(product: &Image) -> serde_json::Value {
     json!({
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
-        "resources": ["operator.yaml"],
+        "resources": ["install.yaml"],
         "patches": [{
             "target": {"kind": "Deployment", "name": "tidelock"},
             "patch": patch.to_string(),

@@ -1,6 +1,8 @@
 //! Runs the end-to-end stories on a cluster of their own.
 
 use std::env;
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Result;
@@ -12,10 +14,15 @@ use crate::go;
 use crate::host;
 use crate::image;
 use crate::place::Place;
+use crate::prometheus;
 use crate::run;
+use crate::upgrade;
 
 /// Stories wait more than they compute, so more of them than processors run at once.
 const THREADS: &str = "--test-threads=4";
+
+/// Stories about drained and lost nodes need another node to go to.
+const LEAST_NODES: u8 = 2;
 
 /// Which cluster, and what happens to it afterwards.
 pub struct Options {
@@ -89,6 +96,17 @@ fn variable_for(name: &str) -> String {
 pub fn run(place: &Place, options: &Options, filter: Option<&str>) -> Result<()> {
     run::say("building the stories");
     run::visible(stories(place).arg("--no-run"))?;
+    let operator = local_operator(place)?;
+    let prometheus = prometheus::ensure(place)?.server();
+    let previous = match suite() {
+        Some(suite) if suite == upgrade::SUITE => Some(upgrade::previous(place)?),
+        _ => None,
+    };
+    let options = &Options {
+        name: options.name.clone(),
+        nodes: options.nodes.max(LEAST_NODES),
+        keep: options.keep,
+    };
     on_cluster(place, options, |running| {
         let cluster = &running.cluster;
         let folder = running.programs.kubectl_folder()?;
@@ -96,6 +114,10 @@ pub fn run(place: &Place, options: &Options, filter: Option<&str>) -> Result<()>
         path.push(":");
         path.push(env::var_os("PATH").unwrap_or_default());
         let mut cargo = stories(place);
+        if let Some(previous) = &previous {
+            running.load_images(std::slice::from_ref(&previous.image))?;
+            cargo.env("TIDELOCK_E2E_PREVIOUS_CHART", &previous.chart);
+        }
         cargo
             .args(["--", THREADS, "--show-output"])
             .args(filter)
@@ -103,15 +125,41 @@ pub fn run(place: &Place, options: &Options, filter: Option<&str>) -> Result<()>
             .env("KUBECACHEDIR", cluster.discovery_cache())
             .env("TIDELOCK_E2E_STATE", &cluster.dir)
             .env("TIDELOCK_E2E_BIN", folder)
+            .env("TIDELOCK_E2E_HELM", running.programs.path("helm")?)
+            .env("TIDELOCK_E2E_OPERATOR", &operator)
+            .env("TIDELOCK_E2E_PROMETHEUS", &prometheus)
+            .env("TIDELOCK_E2E_XTASK", env::current_exe()?)
+            .env("TIDELOCK_CLUSTER", &options.name)
             .env("PATH", path);
         run::visible(&mut cargo)
     })
 }
 
+/// The operator for stories that run it as a process of this machine. Not the image's: that one is
+/// linked statically, and a clock that a library fakes needs a dynamic one.
+fn local_operator(place: &Place) -> Result<PathBuf> {
+    const PACKAGE: &str = "tidelock-operator";
+    run::visible(cargo(place).args(["build", "--package", PACKAGE]))?;
+    Ok(place.target.join("debug").join(PACKAGE))
+}
+
 fn stories(place: &Place) -> Command {
+    let mut cargo = cargo(place);
+    cargo.args(["test", "--package", "tidelock-e2e", "--no-fail-fast"]);
+    if let Some(suite) = suite() {
+        cargo.arg("--test").arg(suite);
+    }
+    cargo
+}
+
+/// The only suite to run.
+fn suite() -> Option<OsString> {
+    env::var_os("SUITE").filter(|suite| !suite.is_empty())
+}
+
+fn cargo(place: &Place) -> Command {
     let mut cargo = Command::new("cargo");
     cargo
-        .args(["test", "--package", "tidelock-e2e", "--no-fail-fast"])
         .current_dir(&place.checkout)
         .env("CARGO_TARGET_DIR", &place.target);
     cargo

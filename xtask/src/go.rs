@@ -1,4 +1,4 @@
-//! Builds the Go programs of the test cluster once, into a cache outside the checkout.
+//! Builds the Go programs of checks and test cluster once, into a cache outside the checkout.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use crate::place::Place;
 use crate::run;
 
 /// A Go module under `tests/cluster/` and the programs built from it.
+#[derive(Clone, Copy)]
 struct Module {
     folder: &'static str,
     linker_flags: &'static str,
@@ -50,6 +51,11 @@ const MODULES: &[Module] = &[
         ],
     },
     Module {
+        folder: "helm",
+        linker_flags: "-s -w",
+        programs: &[("helm", "helm.sh/helm/v4/cmd/helm")],
+    },
+    Module {
         folder: "pause",
         linker_flags: "-s -w",
         programs: &[("pause", ".")],
@@ -79,11 +85,25 @@ impl Programs {
     }
 }
 
-/// Builds what the cache does not hold yet.
+/// Builds all programs that the cache does not hold yet.
 pub fn ensure_programs(place: &Place) -> Result<Programs> {
+    ensure(place, MODULES)
+}
+
+/// Builds Helm alone unless the cache holds it: what is checked without a cluster needs no more.
+pub fn ensure_helm(place: &Place) -> Result<PathBuf> {
+    let helm: Vec<Module> = MODULES
+        .iter()
+        .filter(|module| module.folder == "helm")
+        .copied()
+        .collect();
+    ensure(place, &helm)?.path("helm")
+}
+
+fn ensure(place: &Place, modules: &[Module]) -> Result<Programs> {
     let mut folders = Vec::new();
     let mut wanted = Vec::new();
-    for module in MODULES {
+    for module in modules {
         let source = place.checkout.join("tests/cluster").join(module.folder);
         let folder =
             place
@@ -99,7 +119,7 @@ pub fn ensure_programs(place: &Place) -> Result<Programs> {
     }
     if !wanted.is_empty() && !host::has_program("go") {
         bail!(
-            "Go is missing: the test cluster is built from source with it; \
+            "Go is missing: Helm and the test cluster are built from source with it; \
              install Go 1.26 (https://go.dev/dl/) and try again"
         );
     }

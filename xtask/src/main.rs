@@ -1,6 +1,7 @@
 //! Set-up, checks, test cluster, image and demo.
 
 mod bench;
+mod chart;
 mod check;
 mod cluster;
 mod demo;
@@ -12,8 +13,10 @@ mod go;
 mod host;
 mod image;
 mod place;
+mod prometheus;
 mod prove;
 mod run;
+mod upgrade;
 
 use std::process::ExitCode;
 
@@ -44,7 +47,9 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
-    /// Format, lints, unit tests, generated files, licences.
+    /// Lint the chart, and render it with many sets of values.
+    Chart,
+    /// Format, lints, unit tests, generated files, the chart, licences.
     Check,
     /// Put the operator of this checkout into the running test cluster.
     Deploy {
@@ -88,6 +93,33 @@ enum ClusterTask {
     Doctor(ClusterOptions),
     /// Prove on a cluster of its own that it is a real one and leaves nothing behind.
     Prove,
+    /// Take a part of it away, or bring it back.
+    #[command(subcommand)]
+    Disrupt(DisruptTask),
+}
+
+#[derive(Subcommand)]
+enum DisruptTask {
+    /// End daemons, such as `kube-apiserver` or `node-2-kubelet`, as a crash would.
+    Stop(Daemons),
+    /// Start daemons that have ended, and wait until they answer.
+    Start(Daemons),
+    /// End a node and all of its pods, as a power cut would.
+    StopNode {
+        /// Its name.
+        node: String,
+        #[command(flatten)]
+        cluster: ClusterOptions,
+    },
+}
+
+#[derive(clap::Args)]
+struct Daemons {
+    /// Their names, as `cluster doctor` lists them.
+    #[arg(required = true)]
+    daemons: Vec<String>,
+    #[command(flatten)]
+    cluster: ClusterOptions,
 }
 
 #[derive(clap::Args)]
@@ -136,6 +168,7 @@ fn run_task(task: Task) -> Result<()> {
             image::build_all(&place, &programs).map(|_| ())
         }
         Task::Generate { check } => check::generate(&place, check),
+        Task::Chart => chart::check(&place),
         Task::Check => check::check(&place),
         Task::Deploy { cluster } => e2e::prepare(&place, &cluster.into()).map(|running| {
             run::print(running.cluster.export_line());
@@ -158,6 +191,19 @@ fn cluster_task(place: &Place, task: ClusterTask) -> Result<()> {
         ClusterTask::Down(options) => cluster::down(place, &options.name),
         ClusterTask::Doctor(options) => cluster::doctor(place, &options.name),
         ClusterTask::Prove => prove::prove(place),
+        ClusterTask::Disrupt(task) => disrupt(place, task),
+    }
+}
+
+fn disrupt(place: &Place, task: DisruptTask) -> Result<()> {
+    match task {
+        DisruptTask::Stop(which) => {
+            cluster::stop_daemons(place, &which.cluster.name, &which.daemons)
+        }
+        DisruptTask::Start(which) => {
+            cluster::start_daemons(place, &which.cluster.name, &which.daemons)
+        }
+        DisruptTask::StopNode { node, cluster } => cluster::stop_node(place, &cluster.name, &node),
     }
 }
 

@@ -23,6 +23,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const ASK_SERVICE: &str =
     r"printf 'GET /index.html HTTP/1.0\r\n\r\n' | nc -w 2 10.96.0.80 80 | tail -1";
 const ASK_API_SERVER: &str = "nc -w 2 10.96.0.1 443 < /dev/null";
+const IMAGE_BYTES: u64 = 8 << 20;
 /// The tests' user, who is not root.
 const WORKLOAD_USER: u32 = 65532;
 
@@ -44,6 +45,7 @@ pub fn prove(place: &Place) -> Result<()> {
         running.load_images(&[image::toolbox(place)?])?;
         apply(&again)?;
         hardened_job_runs(&again)?;
+        mount_image(&again)?;
         proven("API server and etcd killed while pods run: `down` removes all of it");
         again.cluster.kill_daemon("kube-apiserver")?;
         again.cluster.kill_daemon("etcd")
@@ -91,6 +93,7 @@ fn traces(id: &str) -> Result<String> {
     let search = format!(
         "find /sys/fs/cgroup /run/netns /var/log /var/lib/cni -name '*{id}*' 2>/dev/null
          grep {id} /proc/self/mounts
+         losetup --list | grep {id}
          grep --text --files-with-matches 'tidelock/[{first}]{rest}' /proc/[0-9]*/cmdline 2>/dev/null
          true"
     );
@@ -180,6 +183,16 @@ fn greedy_job_is_killed(running: &Running) -> Result<()> {
     );
     proven("a pod over its memory limit was killed for it");
     Ok(())
+}
+
+/// Leaves a file system in a file mounted, as a story that crashes does.
+fn mount_image(running: &Running) -> Result<()> {
+    let at = running.cluster.volumes().join("image");
+    fs::create_dir_all(&at)?;
+    let image = running.cluster.volumes().join("image.ext4");
+    fs::File::create(&image)?.set_len(IMAGE_BYTES)?;
+    run::output(run::command("mkfs.ext4", ["-q", "-F"]).arg(&image))?;
+    run::output(run::command("mount", ["-o", "loop"]).args([&image, &at])).map(|_| ())
 }
 
 fn services_and_exec_work(running: &Running) -> Result<()> {

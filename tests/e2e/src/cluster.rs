@@ -11,6 +11,8 @@ use kube::{Client, Config};
 
 /// Namespace of the operator.
 pub const OPERATOR_NAMESPACE: &str = "tidelock-system";
+/// Image of operator and mover.
+pub const PRODUCT_IMAGE: &str = "tidelock.dev/tidelock:dev";
 /// Image of plain tools for workloads.
 pub const TOOLBOX_IMAGE: &str = "tidelock.dev/toolbox:dev";
 

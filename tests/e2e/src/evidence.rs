@@ -17,10 +17,15 @@ pub fn keep(namespace: &str) {
     }
 }
 
-fn write(namespace: &str) -> Result<PathBuf> {
+/// Where evidence is kept.
+pub fn folder() -> Result<PathBuf> {
     let folder = cluster::state()?.join("evidence");
     fs::create_dir_all(&folder)?;
-    let path = folder.join(format!("{namespace}.txt"));
+    Ok(folder)
+}
+
+fn write(namespace: &str) -> Result<PathBuf> {
+    let path = folder()?.join(format!("{namespace}.txt"));
     let views: [&[&str]; 7] = [
         &["get", "tidelock", "--output=wide"],
         &["get", "jobs,pods,pvc", "--output=wide"],

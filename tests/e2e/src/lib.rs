@@ -5,13 +5,27 @@
 
 pub mod audit;
 pub mod cluster;
+pub mod daemons;
+pub mod deployment;
+pub mod effect;
 pub mod evidence;
+pub mod helm;
+pub mod local_operator;
+pub mod loop_mounts;
 pub mod metrics;
+pub mod nodes;
+pub mod normal;
 pub mod objects;
+pub mod outcome;
 pub mod pods;
+pub mod procfs;
+pub mod prometheus;
+pub mod proxy;
+pub mod snapshot;
 pub mod story;
 pub mod tree;
 pub mod volumes;
 pub mod wait;
+pub mod workloads;
 
 pub use story::{Story, tell};

@@ -1,4 +1,4 @@
-//! What the API server counted.
+//! What the API server and the operator tell at `/metrics`.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::cluster::kubectl;
 
-/// One line of the API server's metrics.
+/// One line of metrics.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
     /// Its labels.
@@ -36,7 +36,38 @@ pub fn requests(counts: impl Fn(&Sample) -> bool) -> Result<u64> {
     Ok(sum as u64)
 }
 
-fn parse(text: &str, metric: &str) -> Vec<Sample> {
+/// The value below which the share `rank` (0 to 1) of what a histogram observed lies, as Prometheus'
+/// `histogram_quantile` estimates it, from the histogram's `_bucket` samples. Buckets of several
+/// label sets count together.
+/// None where nothing was observed; what lies above the last bound is told as that bound.
+pub fn quantile(buckets: &[Sample], rank: f64) -> Option<f64> {
+    let mut all: Vec<(f64, f64)> = Vec::new();
+    for bucket in buckets {
+        // "+Inf" is a number to Rust as well.
+        let bound: f64 = bucket.label("le").parse().ok()?;
+        match all.iter_mut().find(|(known, _)| *known == bound) {
+            Some((_, count)) => *count += bucket.value,
+            None => all.push((bound, bucket.value)),
+        }
+    }
+    all.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (_, total) = *all.last().filter(|(_, total)| *total > 0.0)?;
+    let wanted = rank * total;
+    let (mut lower, mut below) = (0.0, 0.0);
+    for (bound, count) in all {
+        if count >= wanted && bound.is_finite() {
+            let share = (wanted - below) / (count - below).max(f64::MIN_POSITIVE);
+            return Some(lower + (bound - lower) * share);
+        }
+        if bound.is_finite() {
+            (lower, below) = (bound, count);
+        }
+    }
+    Some(lower)
+}
+
+/// The samples of `metric` in an exposition.
+pub fn parse(text: &str, metric: &str) -> Vec<Sample> {
     let lines = text.lines().filter_map(|line| line.strip_prefix(metric));
     lines.filter_map(parse_line).collect()
 }
@@ -77,5 +108,17 @@ mod tests {
             ("200", "")
         );
         assert_eq!(found[1].value, 4.0);
+    }
+
+    #[test]
+    fn quantiles_lie_within_their_bucket_as_prometheus_has_it() {
+        let text = "d_bucket{le=\"1.0\"} 50\nd_bucket{le=\"2.0\"} 90\nd_bucket{le=\"+Inf\"} 100\n";
+        let buckets = parse(text, "d_bucket");
+        assert_eq!(quantile(&buckets, 0.5), Some(1.0));
+        assert_eq!(quantile(&buckets, 0.7), Some(1.5));
+        assert_eq!(quantile(&buckets, 0.99), Some(2.0));
+        assert_eq!(quantile(&[], 0.5), None);
+        let twice = [buckets.clone(), buckets].concat();
+        assert_eq!(quantile(&twice, 0.7), Some(1.5));
     }
 }

@@ -9,12 +9,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::{Namespace, PersistentVolume};
+use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
 
 use crate::volumes::STORY_LABEL;
-use crate::{cluster, evidence};
+use crate::{cluster, evidence, loop_mounts};
 
 /// A story under way.
 #[derive(Clone)]
@@ -97,7 +98,10 @@ impl Story {
         let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
         let own = ListParams::default().labels(&format!("{STORY_LABEL}={}", self.namespace));
         let _ = volumes.delete_collection(&background, &own).await;
+        let classes: Api<StorageClass> = Api::all(self.client.clone());
+        let _ = classes.delete_collection(&background, &own).await;
         if let Ok(folder) = self.volumes_folder() {
+            loop_mounts::unmount_below(&folder);
             let _ = fs::remove_dir_all(folder);
         }
     }

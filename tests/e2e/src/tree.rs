@@ -100,6 +100,13 @@ pub fn write(root: &Path, path: &str, content: &[u8], mode: u32) -> Result<()> {
     Ok(())
 }
 
+/// A file that takes a mover some seconds to read and takes no space: a hole of this many GiB.
+pub fn long_read(root: &Path, gib: u64) -> Result<()> {
+    let file = File::create(root.join("hole.img"))?;
+    file.set_len(gib << 30)?;
+    Ok(())
+}
+
 /// Sets a file's time of modification.
 pub fn set_times(path: &Path, seconds: i64, nanoseconds: i64) -> Result<()> {
     let time = Timespec {
@@ -233,6 +240,32 @@ pub fn stored(storage: &Path, ending: &str) -> Result<Vec<PathBuf>> {
 /// The archives in a storage volume, relative to its root.
 pub fn archives(storage: &Path) -> Result<Vec<PathBuf>> {
     stored(storage, ".tar.gz")
+}
+
+/// The archive at `location` below `storage`, checked and unpacked by `sha256sum` and `tar` alone.
+pub fn unpack_by_hand(storage: &Path, location: &str, into: &Path) -> Result<()> {
+    let archive = storage.join(location);
+    let folder = archive.parent().context("an archive lies in a folder")?;
+    let name = archive
+        .file_name()
+        .context("an archive has a name")?
+        .to_string_lossy();
+    let check = format!("cd '{}' && sha256sum -c '{name}.sha256'", folder.display());
+    crate::cluster::run("sh", &["-ec", &check])?;
+    fs::create_dir_all(into)?;
+    let (archive, into) = (archive.to_string_lossy(), into.to_string_lossy());
+    crate::cluster::run(
+        "tar",
+        &[
+            "--xattrs",
+            "--xattrs-include=*",
+            "-xpzf",
+            &archive,
+            "-C",
+            &into,
+        ],
+    )?;
+    Ok(())
 }
 
 #[cfg(test)]

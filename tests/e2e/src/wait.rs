@@ -1,19 +1,20 @@
 //! Waiting for a state of the cluster by watching it.
 
 use std::fmt::Debug;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use kube::Resource;
 use kube::runtime::wait::{Condition, await_condition};
+use kube::{Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tidelock_api::{Backup, Phase, Restore};
 
-use crate::Story;
+use crate::{Story, tree};
 
 /// Far longer than anything takes that is not broken, on a machine busy with other stories.
 pub const DEADLINE: Duration = Duration::from_secs(120);
@@ -39,6 +40,45 @@ impl<K> Watched for K where
         + Send
         + 'static
 {
+}
+
+/// How often files are looked at: a mover takes longer than this for anything it does to them.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+
+/// Waits until something on this machine, such as a file in a volume, is as `holds` says.
+pub async fn until(what: &str, holds: impl Fn() -> Result<bool>) -> Result<()> {
+    let looked = async {
+        while !holds()? {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        Ok(())
+    };
+    match tokio::time::timeout(DEADLINE, looked).await {
+        Ok(found) => found,
+        Err(_) => bail!("waited {} s for {what}", DEADLINE.as_secs()),
+    }
+}
+
+/// Waits until a restore has taken the target: it has made its checks, and writes.
+pub async fn until_written(target: &Path) -> Result<()> {
+    until("the restore to write", || {
+        let marked = tree::stored(target, "")?.iter().any(|path| {
+            let name = path.to_string_lossy();
+            name.starts_with(".tidelock-restore-")
+        });
+        Ok(marked)
+    })
+    .await
+}
+
+/// Waits until a backup has begun to write its archive.
+pub async fn until_stored_begins(storage: &Path) -> Result<()> {
+    until("the backup to write", || {
+        let all = tree::stored(storage, "")?;
+        let temporary = |path: &PathBuf| path.to_string_lossy().contains("/.tidelock-");
+        Ok(all.iter().any(temporary))
+    })
+    .await
 }
 
 impl Story {
@@ -83,6 +123,15 @@ impl Story {
 
     /// Waits for a Job's pod to run, and returns it.
     pub async fn wait_job_pod(&self, job: &str) -> Result<Pod> {
+        let pod = self.wait_job_pod_made(job).await?;
+        self.wait_for(&pod.name_any(), "to run", |pod: &Pod| {
+            Some(pod.status.as_ref()?.phase.as_deref()? == "Running")
+        })
+        .await
+    }
+
+    /// The first pod of a Job, which may not run yet.
+    pub async fn wait_job_pod_made(&self, job: &str) -> Result<Pod> {
         self.wait_for(job, "to have a pod", |job: &Job| {
             Some(job.status.as_ref()?.active? > 0)
         })
@@ -90,12 +139,7 @@ impl Story {
         let own = kube::api::ListParams::default().labels(&format!("job-name={job}"));
         let pods = self.api::<Pod>().list(&own).await?;
         let pod = pods.items.into_iter().next();
-        let name = pod.and_then(|pod| pod.metadata.name);
-        let name = name.with_context(|| format!("Job {job} has no pod"))?;
-        self.wait_for(&name, "to run", |pod: &Pod| {
-            Some(pod.status.as_ref()?.phase.as_deref()? == "Running")
-        })
-        .await
+        pod.with_context(|| format!("Job {job} has no pod"))
     }
 
     async fn await_state<K: Watched>(

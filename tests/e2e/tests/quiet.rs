@@ -7,7 +7,9 @@ use anyhow::{Result, ensure};
 use jiff::Timestamp;
 use serde_json::json;
 use tidelock_api::BackupPolicy;
-use tidelock_e2e::pods::{operator_pods, peak_memory_bytes, processes};
+use tidelock_e2e::pods::{operator_pods, processes};
+use tidelock_e2e::procfs::{Memory, mib};
+use tidelock_e2e::wait::DEADLINE;
 use tidelock_e2e::{Story, audit, metrics, tell, tree};
 
 /// How long the cluster is watched.
@@ -38,22 +40,7 @@ async fn settle(story: &Story) -> Result<()> {
             })
             .await?;
     }
-    let deadline = Timestamp::now() + tidelock_e2e::wait::DEADLINE;
-    loop {
-        let quiet_since = Timestamp::now() - SETTLED;
-        if audit::of_operator(quiet_since)?
-            .iter()
-            .all(|request| !request.is_write())
-        {
-            return Ok(());
-        }
-        ensure!(
-            Timestamp::now() < deadline,
-            "the operator never stops writing"
-        );
-        // There is no event for "nothing happened".
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
+    audit::until_nothing_is_written(SETTLED, DEADLINE).await
 }
 
 #[tokio::test]
@@ -65,7 +52,9 @@ async fn a_quiet_cluster_is_quiet() -> Result<()> {
         let since = Timestamp::now();
         // The time is the measurement.
         tokio::time::sleep(WATCHED).await;
-        let requests = audit::of_operator(since)?;
+        let (of_lease, requests): (Vec<_>, Vec<_>) = audit::of_operator(since)?
+            .into_iter()
+            .partition(audit::Request::is_about_lease);
         let counted = metrics::requests(ours)? - before;
 
         let mut by_verb: BTreeMap<&str, usize> = BTreeMap::new();
@@ -73,10 +62,12 @@ async fn a_quiet_cluster_is_quiet() -> Result<()> {
             *by_verb.entry(&request.verb).or_default() += 1;
         }
         println!(
-            "in {} s with 20 settled policies the operator made {} requests {by_verb:?}; the API \
-             server counted {counted} requests on tidelock.dev from anybody",
+            "in {} s with 20 settled policies the operators made {} requests {by_verb:?}, and {} \
+             about their lease; the API server counted {counted} requests on tidelock.dev from \
+             anybody",
             WATCHED.as_secs(),
             requests.len(),
+            of_lease.len(),
         );
         let writes: Vec<_> = requests
             .iter()
@@ -89,22 +80,15 @@ async fn a_quiet_cluster_is_quiet() -> Result<()> {
         let mut peak = 0;
         for pod in operator_pods(&story.client).await? {
             for process in processes(&pod)? {
-                peak = peak.max(peak_memory_bytes(process)?);
+                peak = peak.max(Memory::of(process)?.peak);
             }
         }
-        println!(
-            "the operator's peak memory so far: {:.1} MiB",
-            peak as f64 / f64::from(1 << 20)
-        );
+        println!("the operator's peak memory so far: {:.1} MiB", mib(peak));
         ensure!(peak > 0 && peak <= MOST_MEMORY_BYTES, "{peak} bytes");
 
         let denied: Vec<_> = audit::of_operator(Timestamp::UNIX_EPOCH)?
             .into_iter()
-            .filter(|request| request.code() == 403)
-            .filter(|request| {
-                let answer = request.response_status.as_ref();
-                !answer.is_some_and(|answer| answer.message.contains("being terminated"))
-            })
+            .filter(audit::Request::is_denied)
             .collect();
         ensure!(
             denied.is_empty(),

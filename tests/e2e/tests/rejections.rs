@@ -25,7 +25,10 @@ type Wrong = (
 const A_NAME: &str = "must be the name of an object: lower-case letters, digits, '-' and '.'";
 const A_SCHEDULE: &str = "must be five cron fields such as \"0 2 * * *\", or one of @hourly";
 const A_QUANTITY: &str = "must be a quantity such as 500m, 2 or 1Gi";
-const ONE_TARGET: &str = "exactly one of targetPVC (an existing, empty PersistentVolumeClaim) and targetTemplate (one to be made) is required";
+const ONE_TARGET: &str = "exactly one of targetPVC (an existing PersistentVolumeClaim) and targetTemplate (one to be made) is required";
+const ONE_SOURCE: &str =
+    "exactly one of backupName (a Backup) and from (the latest Backup of a policy) is required";
+const A_GLOB: &str = "must be a glob relative to the volume's root, such as etc/*.conf";
 
 #[rustfmt::skip]
 fn policies() -> Vec<Wrong> {
@@ -65,7 +68,11 @@ fn policies() -> Vec<Wrong> {
         (p, "/spec/retention/keepDaily", json!(7), "spec.retention.keepDaily", "unknown field"),
         (p, "/spec/retentoin", json!({"keepLast": 3}), "spec.retentoin", "unknown field"),
         (p, "/spec/suspend", json!("yes"), "spec.suspend", "must be of type boolean"),
-        (p, "/spec/concurrencyPolicy", json!("Replace"), "spec.concurrencyPolicy", "supported values: \"Forbid\", \"Allow\""),
+        (p, "/spec/concurrencyPolicy", json!("Never"), "spec.concurrencyPolicy", "supported values: \"Forbid\", \"Allow\", \"Replace\""),
+        (p, "/spec/verification/onBackup", json!("Half"), "spec.verification.onBackup", "supported values: \"Full\", \"Digest\", \"None\""),
+        (p, "/spec/verification/schedule", json!("weekly"), "spec.verification.schedule", A_SCHEDULE),
+        (p, "/spec/guard/maxShrinkPercent", json!(101), "spec.guard.maxShrinkPercent", "should be less than or equal to 100"),
+        (p, "/spec/guard/maxShrinkPercent", json!(-1), "spec.guard.maxShrinkPercent", "should be greater than or equal to 0"),
         (p, "/spec/format", json!("Zip"), "spec.format", "supported values: \"TarGz\""),
         (p, "/spec/deletionPolicy", json!("delete"), "spec.deletionPolicy", "supported values: \"Delete\", \"Retain\""),
         (p, "/spec/startingDeadlineSeconds", json!(0), "spec.startingDeadlineSeconds", "should be greater than or equal to 1"),
@@ -94,6 +101,9 @@ fn movers() -> Vec<Wrong> {
         (p, "/spec/mover/tolerations", json!([{"operator": "Equal"}]), "spec.mover.tolerations[0]", "operator must be Exists where key is empty"),
         (p, "/spec/mover/tolerations", json!([{"key": "a", "operator": "Exists", "value": "b"}]), "spec.mover.tolerations[0]", "value is only allowed with operator Equal"),
         (p, "/spec/mover/tolerations", json!([{"key": "a", "effect": "Never"}]), "spec.mover.tolerations[0].effect", "supported values: \"NoSchedule\""),
+        (p, "/spec/mover/stallTimeoutSeconds", json!(0), "spec.mover.stallTimeoutSeconds", "should be greater than or equal to 1"),
+        (p, "/spec/mover/privilege", json!("Privileged"), "spec.mover.privilege", "supported values: \"Auto\", \"Root\", \"Unprivileged\""),
+        (p, "/spec/mover/runAsUser", json!(0), "spec.mover.runAsUser", "should be greater than or equal to 1"),
         (p, "/spec/mover/image", json!("evil:latest"), mover, "unknown field"),
     ]
 }
@@ -114,6 +124,25 @@ fn backups() -> Vec<Wrong> {
     ]
 }
 
+/// Every field that names an object, with what would be one of another namespace.
+#[rustfmt::skip]
+fn names_of_another_namespace() -> Vec<Wrong> {
+    let (p, b, r) = ("BackupPolicy", "Backup", "Restore");
+    let other = || json!("other/data");
+    vec![
+        (p, "/spec/target/pvcName", other(), "spec.target.pvcName", A_NAME),
+        (p, "/spec/storage/pvcName", other(), "spec.storage.pvcName", A_NAME),
+        (b, "/spec/target/pvcName", other(), "spec.target.pvcName", A_NAME),
+        (b, "/spec/storage/pvcName", other(), "spec.storage.pvcName", A_NAME),
+        (b, "/spec/policyRef", other(), "spec.policyRef", A_NAME),
+        (r, "/spec/backupName", other(), "spec.backupName", A_NAME),
+        (r, "/spec/from", json!({"policyName": "other/data"}), "spec.from.policyName", A_NAME),
+        (r, "/spec/targetPVC", other(), "spec.targetPVC", A_NAME),
+        (b, "/spec/namespace", json!("other"), "spec.namespace", "unknown field"),
+        (r, "/spec/namespace", json!("other"), "spec.namespace", "unknown field"),
+    ]
+}
+
 #[rustfmt::skip]
 fn restores() -> Vec<Wrong> {
     let r = "Restore";
@@ -124,13 +153,20 @@ fn restores() -> Vec<Wrong> {
     };
     let sized = |requests: Value| template(json!({"resources": {"requests": requests}}));
     vec![
-        (r, "/spec/backupName", Value::Null, "spec.backupName", "Required value"),
+        (r, "/spec/backupName", Value::Null, "spec", ONE_SOURCE),
+        (r, "/spec/from", json!({"policyName": "nightly"}), "spec", ONE_SOURCE),
+        (r, "/spec/from", json!({}), "spec.from.policyName", "Required value"),
+        (r, "/spec/from", json!({"policyName": "nightly", "asOf": "yesterday"}), "spec.from.asOf", "must be of type date-time"),
+        (r, "/spec/paths", json!(["/etc"]), "spec.paths[0]", A_GLOB),
+        (r, "/spec/paths", json!(["etc/../../x"]), "spec.paths[0]", A_GLOB),
+        (r, "/spec/paths", json!([""]), "spec.paths[0]", "at least 1 chars long"),
+        (r, "/spec/dryRun", json!(true), "spec", "dryRun needs overwrite Merge or Replace"),
         (r, "/spec/backupName", json!("shop/nightly"), "spec.backupName", A_NAME),
         (r, "/spec/targetPVC", Value::Null, "spec", ONE_TARGET),
         (r, "/spec/targetTemplate", sized(json!({"storage": "1Gi"})), "spec", ONE_TARGET),
         (r, "/spec/targetPVC", json!("New_1"), "spec.targetPVC", A_NAME),
         (r, "/spec/targetPvc", json!("new"), "spec.targetPvc", "unknown field"),
-        (r, "/spec/overwrite", json!("Always"), "spec.overwrite", "unknown field"),
+        (r, "/spec/overwrite", json!("Always"), "spec.overwrite", "supported values: \"Never\", \"Merge\", \"Replace\""),
         (r, "/spec/targetTemplate", json!({"spec": {"resources": {"requests": {"storage": "1Gi"}}}}), "spec.targetTemplate.metadata", "Required value"),
         (r, "/spec/targetTemplate", template(json!({})), "spec.targetTemplate.spec.resources", "Required value"),
         (r, "/spec/targetTemplate", sized(json!({})), "spec.targetTemplate.spec.resources", "resources.requests.storage is required, such as 10Gi"),
@@ -209,7 +245,14 @@ async fn malformed_manifests_are_refused_by_field() -> Result<()> {
                 "the right {kind} is taken"
             );
         }
-        let table = [policies(), movers(), backups(), restores()].concat();
+        let table = [
+            policies(),
+            movers(),
+            backups(),
+            restores(),
+            names_of_another_namespace(),
+        ]
+        .concat();
         let mut faults = Vec::new();
         for (kind, pointer, value, names, says) in table {
             let mut manifest = right(kind);
@@ -245,8 +288,9 @@ async fn a_run_cannot_be_changed_into_another() -> Result<()> {
         let mut policy = right("BackupPolicy")["spec"].clone();
         policy["suspend"] = json!(true);
         story.make::<BackupPolicy>("one", policy).await?;
-        let one_run = "spec is immutable: a Backup is one run; make another Backup";
-        let one_restore = "spec is immutable: a Restore is one run; make another Restore";
+        let one_run = "spec is immutable but for cancel: a Backup is one run; make another Backup";
+        let one_restore =
+            "spec is immutable but for cancel: a Restore is one run; make another Restore";
         let fixed = "target is immutable: make another BackupPolicy";
         let table = [
             (
@@ -340,7 +384,7 @@ async fn the_resources_are_found_under_their_names() -> Result<()> {
                 "bpol",
                 "PVC Schedule Last Last-Success Next Kept Status Age",
             ),
-            ("bkp", "PVC Phase Status Size Files Duration Age"),
+            ("bkp", "PVC Phase Status Verified Size Files Duration Age"),
             (
                 "rst",
                 "Backup Target Phase Status Restored Files Duration Age",

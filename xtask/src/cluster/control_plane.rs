@@ -98,6 +98,9 @@ impl Cluster {
                 format!("--authorization-kubeconfig={manager}"),
                 "--leader-elect=false".to_owned(),
                 "--use-service-account-credentials=true".to_owned(),
+                // A claim and its volume that are made together conflict in this controller, which
+                // tries again with its next resync.
+                "--pvclaimbinder-sync-period=1s".to_owned(),
                 format!(
                     "--service-account-private-key-file={}",
                     pki("service-account.key")

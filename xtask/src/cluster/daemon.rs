@@ -26,12 +26,15 @@ pub struct Daemon<'a> {
 /// A killed process is gone at once, unless it hangs in the kernel.
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Identifies a process beyond the reuse of its number.
+/// A daemon that was started: which process it is, and how to start it again.
 #[derive(Debug, Deserialize, PartialEq, Serialize)]
-struct Identity {
+struct Started {
     pid: u32,
-    /// In clock ticks after boot, from `/proc/<pid>/stat`.
+    /// In clock ticks after boot, from `/proc/<pid>/stat`: a number is used again.
     start_time: u64,
+    /// The node whose network it sees.
+    node: Option<u8>,
+    argv: Vec<String>,
 }
 
 /// Puts itself into the cluster's cgroup first, so that it can never be lost, then becomes the
@@ -66,15 +69,17 @@ impl Cluster {
             .spawn()
             .with_context(|| format!("cannot start {}", daemon.name))?;
         let pid = child.id();
-        let identity = Identity {
+        let started = Started {
             pid,
             start_time: start_time(pid)
                 .with_context(|| format!("{} ended as it started", daemon.name))?,
+            node: daemon.network.map(|node| node.number),
+            argv: daemon.argv.clone(),
         };
         fs::create_dir_all(self.dir.join("run"))?;
         fs::write(
             self.process_file(&daemon.name),
-            serde_json::to_vec(&identity)?,
+            serde_json::to_vec(&started)?,
         )?;
         Ok(())
     }
@@ -108,20 +113,35 @@ impl Cluster {
     }
 
     fn is_running(&self, name: &str) -> bool {
-        self.identity(name)
-            .is_some_and(|identity| start_time(identity.pid) == Some(identity.start_time))
+        self.started(name)
+            .is_some_and(|started| start_time(started.pid) == Some(started.start_time))
     }
 
-    fn identity(&self, name: &str) -> Option<Identity> {
+    fn started(&self, name: &str) -> Option<Started> {
         serde_json::from_slice(&fs::read(self.process_file(name)).ok()?).ok()
+    }
+
+    /// Starts a daemon that has ended once more, as it was started before.
+    pub fn restart_daemon(&self, name: &str) -> Result<()> {
+        let Some(started) = self.started(name) else {
+            bail!("{name} was never started");
+        };
+        if self.is_running(name) {
+            return Ok(());
+        }
+        self.start(&Daemon {
+            name: name.to_owned(),
+            network: started.node.map(|number| self.node(number)).as_ref(),
+            argv: started.argv,
+        })
     }
 
     /// Ends one daemon as a crash would, for tests of what follows.
     pub fn kill_daemon(&self, name: &str) -> Result<()> {
         let pid = self
-            .identity(name)
+            .started(name)
             .filter(|_| self.is_running(name))
-            .and_then(|identity| Pid::from_raw(identity.pid.cast_signed()))
+            .and_then(|started| Pid::from_raw(started.pid.cast_signed()))
             .with_context(|| format!("{name} does not run"))?;
         kill_process(pid, Signal::KILL).with_context(|| format!("cannot end {name}"))?;
         run::wait_for(&format!("{name} to be gone"), KILL_DEADLINE, || {

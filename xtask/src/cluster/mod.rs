@@ -3,6 +3,7 @@
 mod cgroup;
 mod control_plane;
 mod daemon;
+mod disrupt;
 pub mod forward;
 mod layout;
 mod network;
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::fs::{FlockOperation, flock};
 
+pub use disrupt::{start_daemons, stop_daemons, stop_node};
 pub use layout::Cluster;
 use layout::{MOST_NODES, Node};
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::mount::{UnmountFlags, unmount};
@@ -10,6 +11,7 @@ use rustix::mount::{UnmountFlags, unmount};
 use super::cgroup;
 use super::layout::Cluster;
 use super::network::names_in;
+use crate::run;
 
 /// Where the kubelet links container logs, whatever it is told.
 const LEGACY_LOGS: &str = "/var/log/containers";
@@ -17,6 +19,9 @@ const LEGACY_LOGS: &str = "/var/log/containers";
 const CNI_RESULTS: &str = "/var/lib/cni/results";
 /// Where containerd's shims make their sockets, whatever it is told.
 const SHIM_SOCKETS: &str = "/run/containerd/s";
+
+/// The kernel detaches a loop device within milliseconds of its last use.
+const DETACH_DEADLINE: Duration = Duration::from_secs(20);
 
 /// Of a process's command line: enough to know it by.
 const SHOWN_CHARACTERS: usize = 100;
@@ -35,6 +40,7 @@ impl Cluster {
         // The shims' socket names are known only as long as the state folder tells them.
         self.remove_shim_sockets();
         self.unmount_all()?;
+        self.detach_loop_devices()?;
         self.remove_networks()?;
         cgroup::remove(&self.group())?;
         self.remove_strays();
@@ -72,6 +78,9 @@ impl Cluster {
         for path in self.mounts()? {
             left.push(format!("mount {}", path.display()));
         }
+        for name in self.loop_devices() {
+            left.push(format!("loop device {name}"));
+        }
         for name in self.network_leftovers() {
             left.push(format!("network namespace {name}"));
         }
@@ -96,6 +105,31 @@ impl Cluster {
                 .with_context(|| format!("cannot unmount {}", path.display()))?;
         }
         Ok(())
+    }
+
+    /// Loop devices over files below the state folder.
+    fn loop_devices(&self) -> Vec<String> {
+        let devices = names_in("/sys/block", "loop");
+        let ours = |name: &String| {
+            fs::read_to_string(format!("/sys/block/{name}/loop/backing_file"))
+                .is_ok_and(|file| Path::new(file.trim_end()).starts_with(&self.dir))
+        };
+        devices.into_iter().filter(ours).collect()
+    }
+
+    /// A device whose file system was unmounted detaches by itself, a moment later; one that was
+    /// never mounted does not.
+    fn detach_loop_devices(&self) -> Result<()> {
+        for name in self.loop_devices() {
+            let device = format!("/dev/{name}");
+            run::succeeds(&mut run::command("losetup", ["--detach", &device]));
+        }
+        if self.loop_devices().is_empty() {
+            return Ok(());
+        }
+        run::wait_for("the loop devices to detach", DETACH_DEADLINE, || {
+            Ok(self.loop_devices().is_empty())
+        })
     }
 
     fn remove_shim_sockets(&self) {

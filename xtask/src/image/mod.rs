@@ -37,7 +37,11 @@ pub struct Image {
 
 /// Builds the product's binaries and all images.
 pub fn build_all(place: &Place, programs: &Programs) -> Result<Vec<Image>> {
-    let images = vec![product(place)?, toolbox(place)?, pause(place, programs)?];
+    let images = vec![
+        product(place, PRODUCT_NAME)?,
+        toolbox(place)?,
+        pause(place, programs)?,
+    ];
     for image in &images {
         run::say(format!(
             "image {} {} ({:.1} MiB) in {}",
@@ -50,9 +54,11 @@ pub fn build_all(place: &Place, programs: &Programs) -> Result<Vec<Image>> {
     Ok(images)
 }
 
-/// Builds the static binaries of operator and mover, and their image.
-pub fn product(place: &Place) -> Result<Image> {
-    run::say("building the operator and the mover (static, optimised)");
+/// Builds the static binaries of operator and mover, and their image, which is called `name`.
+pub fn product(place: &Place, name: &str) -> Result<Image> {
+    run::say(format!(
+        "building the operator and the mover (static, optimised) for {name}"
+    ));
     let mut cargo = Command::new("cargo");
     cargo
         .args(["build", "--profile", "dist", "--target", STATIC_TARGET])
@@ -76,7 +82,7 @@ pub fn product(place: &Place) -> Result<Image> {
         entrypoint: &["/usr/local/bin/tidelock-operator"],
         command: &[],
     };
-    oci::write(PRODUCT_NAME, &files, &start, &archive(place, "tidelock"))
+    oci::write(name, &files, &start, &archive(place, "tidelock"))
 }
 
 /// The sandbox image.

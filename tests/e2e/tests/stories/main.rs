@@ -2,9 +2,16 @@
 //! side by side.
 
 mod backups;
+mod cancel;
 mod checks;
+mod guard;
 mod names;
+mod overwrite;
 mod policies;
+mod privilege;
+mod progress;
 mod removal;
 mod restores;
 mod support;
+mod tenants;
+mod verification;

@@ -4,17 +4,14 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
 use kube::ResourceExt;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{DeleteParams, ListParams};
 use serde_json::json;
 use tidelock_api::{Backup, BackupPolicy, Phase, Restore};
-use tidelock_e2e::cluster::OPERATOR_NAMESPACE;
+use tidelock_e2e::deployment::{REPLICAS, scale};
 use tidelock_e2e::pods::{kill_processes, operator_pods};
-use tidelock_e2e::{Story, tell, tree};
+use tidelock_e2e::{Story, outcome, tell, tree};
 use tokio::sync::Mutex;
 
 /// These stories share the one operator, so they take turns.
@@ -23,28 +20,9 @@ static OPERATOR: Mutex<()> = Mutex::const_new(());
 /// Each run of the story ended well, with one Job, one pod, and each Event once.
 async fn ended_once(story: &Story, names: &[String]) -> Result<()> {
     for name in names {
-        let backup = story.wait_backup(name).await?;
-        let status = backup.status.clone().unwrap_or_default();
-        ensure!(
-            status.phase == Some(Phase::Completed),
-            "{name}: {status:#?}"
-        );
-        let job = format!("{name}-backup");
-        let own = ListParams::default().labels(&format!("job-name={job}"));
-        let pods = story.api::<Pod>().list(&own).await?;
-        ensure!(
-            pods.items.len() == 1,
-            "{name} had {} pods",
-            pods.items.len()
-        );
-        let reasons = story.event_reasons(&backup).await?;
-        for reason in ["BackupStarted", "JobCreated", "BackupCompleted"] {
-            let told = reasons.iter().filter(|told| *told == reason).count();
-            ensure!(
-                told == 1,
-                "{name}: {reason} was told {told} times: {reasons:?}"
-            );
-        }
+        outcome::completed_once(story, name).await?;
+        let pods = outcome::pods_of_job(story, &format!("{name}-backup")).await?;
+        ensure!(pods.len() == 1, "{name} had {} pods", pods.len());
     }
     let jobs = story.api::<Job>().list(&ListParams::default()).await?;
     ensure!(jobs.items.len() == names.len(), "{} Jobs", jobs.items.len());
@@ -69,24 +47,6 @@ async fn kill_operators(story: &Story) -> Result<()> {
         // little later than it starts.
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-}
-
-/// Sets the number of operators and waits until so many are ready.
-async fn scale(story: &Story, replicas: i32) -> Result<()> {
-    let api: Api<Deployment> = Api::namespaced(story.client.clone(), OPERATOR_NAMESPACE);
-    let patch = json!({"spec": {"replicas": replicas}});
-    api.patch("tidelock", &PatchParams::default(), &Patch::Merge(patch))
-        .await?;
-    let ready = |deployment: Option<&Deployment>| {
-        let status = deployment.and_then(|deployment| deployment.status.as_ref());
-        status.is_some_and(|status| {
-            status.ready_replicas.unwrap_or(0) == replicas
-                && status.replicas.unwrap_or(0) == replicas
-        })
-    };
-    let waited = kube::runtime::wait::await_condition(api, "tidelock", ready);
-    tokio::time::timeout(tidelock_e2e::wait::DEADLINE, waited).await??;
-    Ok(())
 }
 
 #[tokio::test]
@@ -142,7 +102,7 @@ async fn three_operators_at_once_make_one_job_for_each_run() -> Result<()> {
         story.volume("backup-storage").await?;
         let target = story.volume("target").await?;
         tree::fill_many(&data, 100)?;
-        scale(&story, 3).await?;
+        scale(&story.client, 3).await?;
         let names: Vec<String> = (0..10).map(|number| format!("run-{number}")).collect();
         for name in &names {
             story.backup(name, json!({})).await?;
@@ -158,7 +118,7 @@ async fn three_operators_at_once_make_one_job_for_each_run() -> Result<()> {
             );
             tree::compare(&data, &target)?;
         }
-        scale(&story, 1).await?;
+        scale(&story.client, REPLICAS).await?;
         ended?;
         ensure!(
             operator_pods(&story.client)
@@ -198,7 +158,7 @@ async fn a_policy_deleted_in_the_foreground_while_no_operator_runs_takes_no_data
                     .is_some_and(|status| status.phase == Some(Phase::Completed))
             );
         }
-        scale(&story, 0).await?;
+        scale(&story.client, 0).await?;
         let policies = story.api::<BackupPolicy>();
         policies
             .delete("nightly", &DeleteParams::foreground())
@@ -212,7 +172,7 @@ async fn a_policy_deleted_in_the_foreground_while_no_operator_runs_takes_no_data
                 )
                 .await?;
         }
-        scale(&story, 1).await?;
+        scale(&story.client, REPLICAS).await?;
         for name in &names {
             story.wait_gone::<Backup>(name).await?;
         }
