@@ -25,13 +25,13 @@ help: ## Show this list
 demo: cargo ## See it work on a real Kubernetes on this machine
 	@$(XTASK) demo
 
-test: cargo ## Everything: check, then e2e
+test: cargo ## check, then e2e; the long suites run by SUITE= alone
 	@$(XTASK) test
 
 check: cargo ## Format, lints, unit tests, generated files, the chart, alerts, licences
 	@$(XTASK) check
 
-e2e: cargo ## The stories, on a real cluster
+e2e: cargo ## The stories, on a real cluster; one suite, also a long one, by SUITE=
 	@$(XTASK) e2e $(FILTER)
 
 cluster-up: cargo ## Start the test cluster, or find it running

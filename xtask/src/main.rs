@@ -211,6 +211,9 @@ fn test(place: &Place, options: &e2e::Options) -> Result<()> {
     check::check(place)?;
     prove::prove(place)?;
     e2e::run(place, options, None)?;
-    run::say("test: check, the test cluster's proof and all end-to-end stories passed");
+    run::say(
+        "test: check, the test cluster's proof and the end-to-end stories passed; the long suites \
+         run by name (`make e2e SUITE=…`, docs/test-cluster.md)",
+    );
     Ok(())
 }

@@ -267,6 +267,10 @@ pub struct SizeStatus {
     pub stored: String,
     /// Regular files.
     pub files: i64,
+    /// Everything else, such as folders and links, the volume's root included; 0 where that was not
+    /// counted.
+    #[serde(default)]
+    pub others: i64,
     /// Files that changed while they were read, and still did when read again; their copies may
     /// mix old and new content.
     #[serde(default)]

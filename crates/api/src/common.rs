@@ -29,7 +29,7 @@ pub enum DeletionPolicy {
     /// The archive is removed from storage before the object goes.
     #[default]
     Delete,
-    /// The archive stays in storage.
+    /// The archive stays in storage; what a run that never completed has half written goes.
     Retain,
 }
 

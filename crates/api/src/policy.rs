@@ -212,8 +212,9 @@ pub struct BackupPolicyStatus {
     /// How many of them are verified and not suspicious.
     #[serde(default)]
     pub good_backups: u32,
-    /// How many slots passed without a backup because the operator was away; of several that
-    /// passed only the latest is run.
+    /// How many slots passed without a backup, because the operator was away, an earlier backup was
+    /// still active, or `startingDeadlineSeconds` was over; of several that passed only the latest is
+    /// run.
     #[serde(default)]
     pub skipped_slots: i64,
     /// Every verification slot up to this time is dealt with.
@@ -231,8 +232,9 @@ pub struct BackupPolicyStatus {
     /// What the last look into the volume's folder in storage found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<FolderStatus>,
-    /// `Ready`: the schedule is understood and followed. `Suspended`: whether it is suspended, and
-    /// since when, once it ever was. `Stalled`: there while the schedule cannot be understood.
+    /// `Ready`: the schedule is understood and followed, or, with the reason `Suspended`, held as
+    /// `spec.suspend` says. `Suspended`: whether it is suspended, and since when, once it ever was.
+    /// `Stalled`: there while the schedule cannot be understood.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -246,7 +248,8 @@ pub struct FolderStatus {
     pub check_time: Time,
     /// How many backups stand there.
     pub archives: i64,
-    /// How many of them no Backup object is known for; they are left alone.
+    /// How many archives stand there that no Backup object is known for, those that were never
+    /// finished included; they are left alone.
     #[serde(default)]
     pub unknown_archives: i64,
     /// The first of those, by their names in storage.

@@ -278,6 +278,11 @@ pub struct RestoreStatus {
     /// The Job that takes back what it half wrote.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undo_job_name: Option<String>,
+    /// Whether the target may still hold what it half wrote, because that could not be taken back.
+    /// Deleting this Restore tries again, and then the target loses all that was put into it since
+    /// the restore began.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub undo_pending: bool,
     /// How far it is while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<ProgressStatus>,

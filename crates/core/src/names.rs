@@ -35,6 +35,12 @@ pub fn undo_job_name(job: &str) -> String {
     label_like(job, "-undo")
 }
 
+/// Name of the Job that tries once more to take back what the Job `job` half wrote, before its
+/// Restore goes.
+pub fn last_undo_job_name(job: &str) -> String {
+    label_like(job, "-undo-last")
+}
+
 /// Name of the Job that reads stored backups of `policy` again for the slot at `slot`.
 pub fn verify_job_name(policy: &str, slot: Timestamp) -> String {
     label_like(&slot_backup_name(policy, slot), "-verify")

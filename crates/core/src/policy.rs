@@ -78,6 +78,15 @@ pub struct PolicyDecision {
     pub wake_at: Option<Timestamp>,
 }
 
+impl PolicyDecision {
+    /// How many slots pass without a backup: those that are passed over, and the one that is given
+    /// up.
+    pub fn slots_without_backup(&self) -> u32 {
+        let passed_over = self.skipped.map_or(0, |skipped| skipped.count);
+        passed_over.saturating_add(u32::from(self.missed.is_some()))
+    }
+}
+
 /// Decides what a policy does at `now`.
 ///
 /// # Guarantees

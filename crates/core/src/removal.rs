@@ -2,6 +2,8 @@
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::run::STOP_PATIENCE;
+
 /// How long after the first deletion a batch is closed; deletions that retention makes together
 /// then share one Job.
 pub const GATHER: SignedDuration = SignedDuration::from_secs(2);
@@ -45,12 +47,16 @@ pub enum DeleteJob {
 pub struct RemovalFacts {
     /// Whether it may have data in storage: its Job was asked for at some time.
     pub may_have_data: bool,
+    /// Whether it ever completed: what a run half wrote is nobody's backup.
+    pub completed: bool,
     /// Whether the user wants the data kept.
     pub retain: bool,
     /// Who stands behind the deletion.
     pub owner: Owner,
-    /// Whether the Job that writes the data still exists and is not at its end.
-    pub run_is_active: bool,
+    /// What may still write the data, in words: a Job that is not at its end, or a pod.
+    pub active_run: Option<String>,
+    /// When it was deleted.
+    pub deleted: Timestamp,
     /// The Restore that reads the data, if one does.
     pub held_by: Option<String>,
     /// Whether the storage is there; what is wrong with it otherwise.
@@ -68,8 +74,9 @@ pub struct RemovalFacts {
 pub enum RemovalDecision {
     /// Let the object go; what is left behind, in words, where something is.
     Release(Option<String>),
-    /// Stop the Job that writes the data, and wait until its pods are gone.
-    StopRun,
+    /// Stop the Job that writes the data, wait until its pods are gone, and look again then at the
+    /// latest.
+    StopRun(Timestamp),
     /// Wait for others to be deleted along.
     Gather(Timestamp),
     /// Make a Job that removes the data; this is its try's number.
@@ -91,15 +98,16 @@ pub enum RemovalDecision {
 /// Decides what becomes of a Backup that is being deleted.
 ///
 /// # Guarantees
-/// Data goes only when this very Backup was meant: not when it falls with its policy or with its
-/// namespace. The object always goes in the end: where the data cannot be reached for good, it is
-/// left and that is said.
+/// The data of a backup that completed goes only when this very Backup was meant: not when it falls
+/// with its policy or with its namespace. What a run half wrote goes with its Backup in any case but
+/// the last. The object always goes in the end: where the data cannot be reached for good, or its
+/// mover does not end, it is left and that is said.
 pub fn decide(facts: &RemovalFacts, now: Timestamp) -> RemovalDecision {
     if facts.namespace_is_leaving {
         return release("its namespace is being deleted");
     }
-    if facts.run_is_active {
-        return RemovalDecision::StopRun;
+    if let Some(active) = &facts.active_run {
+        return stop(active, facts.deleted, now);
     }
     if !facts.may_have_data || facts.delete_job == DeleteJob::Done {
         return RemovalDecision::Release(None);
@@ -109,10 +117,10 @@ pub fn decide(facts: &RemovalFacts, now: Timestamp) -> RemovalDecision {
             "Restore {restore} is reading it; it goes when that has ended"
         ));
     }
-    if facts.retain {
+    if facts.retain && facts.completed {
         return release("deletionPolicy is Retain");
     }
-    if facts.owner == Owner::Leaving {
+    if facts.owner == Owner::Leaving && facts.completed {
         return release("its BackupPolicy was deleted");
     }
     if let Some(gone) = &facts.storage_gone {
@@ -150,6 +158,19 @@ pub fn decide(facts: &RemovalFacts, now: Timestamp) -> RemovalDecision {
     }
 }
 
+/// Waits for what may still write for as long as a stopped run has. A deletion that lies further
+/// ahead than that was stamped by another clock; waiting for it could take days.
+fn stop(active: &str, deleted: Timestamp, now: Timestamp) -> RemovalDecision {
+    let stop_by = after(deleted, STOP_PATIENCE);
+    let is_ahead = deleted > after(now, STOP_PATIENCE);
+    if now < stop_by && !is_ahead {
+        return RemovalDecision::StopRun(stop_by);
+    }
+    release(&format!(
+        "{active} does not end, its node may be lost; once it is known to be gone, remove by hand what it wrote"
+    ))
+}
+
 fn release(why: &str) -> RemovalDecision {
     RemovalDecision::Release(Some(why.to_owned()))
 }
@@ -174,9 +195,11 @@ mod tests {
     fn facts() -> RemovalFacts {
         RemovalFacts {
             may_have_data: true,
+            completed: true,
             retain: false,
             owner: Owner::Alive,
-            run_is_active: false,
+            active_run: None,
+            deleted: at(0),
             held_by: None,
             storage_gone: None,
             namespace_is_leaving: false,
@@ -223,10 +246,61 @@ mod tests {
     #[test]
     fn a_running_backup_is_stopped_before_anything_is_removed() {
         let running = RemovalFacts {
-            run_is_active: true,
+            active_run: Some("Pod p".into()),
             ..facts()
         };
-        assert_eq!(decide(&running, at(9)), RemovalDecision::StopRun);
+        let stop_by = at(STOP_PATIENCE.as_secs());
+        assert_eq!(decide(&running, at(9)), RemovalDecision::StopRun(stop_by));
+    }
+
+    #[test]
+    fn a_mover_that_never_ends_does_not_hold_the_object_for_ever() {
+        let mut silent = RemovalFacts {
+            active_run: Some("Pod p".into()),
+            completed: false,
+            ..facts()
+        };
+        let mut goes = |deleted, now| {
+            silent.deleted = at(deleted);
+            match decide(&silent, at(now)) {
+                RemovalDecision::Release(Some(left)) => {
+                    assert!(left.contains("Pod p does not end"), "{left}");
+                    true
+                }
+                other => {
+                    assert!(matches!(other, RemovalDecision::StopRun(_)), "{other:?}");
+                    false
+                }
+            }
+        };
+        assert!(!goes(0, 299) && goes(0, 300));
+        // By a clock that is a little ahead of this one, and by one that is days ahead.
+        assert!(!goes(200, 0) && goes(200_000, 0));
+    }
+
+    #[test]
+    fn what_a_run_half_wrote_goes_whatever_becomes_of_finished_backups() {
+        for (retain, owner) in [
+            (true, Owner::None),
+            (false, Owner::Leaving),
+            (true, Owner::Leaving),
+        ] {
+            let half_written = RemovalFacts {
+                completed: false,
+                retain,
+                owner,
+                ..facts()
+            };
+            assert_eq!(decide(&half_written, at(9)), RemovalDecision::Remove(0));
+            let with_its_namespace = RemovalFacts {
+                namespace_is_leaving: true,
+                ..half_written
+            };
+            assert!(matches!(
+                decide(&with_its_namespace, at(9)),
+                RemovalDecision::Release(Some(_))
+            ));
+        }
     }
 
     #[test]
@@ -250,7 +324,7 @@ mod tests {
         ));
         let leaving = RemovalFacts {
             namespace_is_leaving: true,
-            run_is_active: true,
+            active_run: Some("Pod p".into()),
             ..facts()
         };
         assert!(matches!(

@@ -82,6 +82,9 @@ pub enum PodFact {
         trouble: Option<String>,
         /// Since when.
         since: Timestamp,
+        /// Whether the pod itself holds no word about it: what keeps a volume from being mounted
+        /// is told in Events alone.
+        is_mute: bool,
     },
     /// It is at work.
     Started,
@@ -90,6 +93,13 @@ pub enum PodFact {
 /// How long a Job may be without a pod, or a pod without a word, before that is called trouble.
 /// Longer than the Job controller's pauses between retries (10, 20 and 40 seconds).
 pub const POD_GRACE: SignedDuration = SignedDuration::from_secs(60);
+
+/// How long a pod may be without a word before its Events are asked for. Longer than an ordinary
+/// start takes with the image at hand.
+const MUTE_GRACE: SignedDuration = SignedDuration::from_secs(10);
+
+/// Shortest pause between two looks at the Events of a pod that goes on saying nothing.
+const MUTE_PAUSE: SignedDuration = SignedDuration::from_secs(15);
 
 /// What is known of a run: a Backup or a Restore that is not being deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,8 +147,13 @@ pub enum UndoFact {
     Absent,
     /// It cannot be made: why.
     Impossible(String),
-    /// It is under way; what its pod is stuck on, if it is.
-    Active(Option<String>),
+    /// It is under way.
+    Active {
+        /// Whether its pod is at work.
+        at_work: bool,
+        /// What its pod is stuck on, if it is.
+        trouble: Option<String>,
+    },
     /// It is done.
     Done,
     /// It failed: why.
@@ -149,8 +164,13 @@ pub enum UndoFact {
 /// pod that is still there then is on a node that does not answer.
 pub const STOP_PATIENCE: SignedDuration = SignedDuration::from_mins(5);
 
-/// How long taking back is waited for, from the moment the run was stopped.
+/// How long taking back is waited for once it is at work, from the moment the run was stopped.
 pub const UNDO_PATIENCE: SignedDuration = SignedDuration::from_hours(2);
+
+/// How long taking back is waited for to start, from that moment. Longer than a node takes to start
+/// anew, or Kubernetes to detach a volume from a lost one (six minutes). What keeps it from starting
+/// has often kept the run from starting as well, and then there is nothing to take back.
+pub const UNDO_START_PATIENCE: SignedDuration = SignedDuration::from_mins(15);
 
 /// What to do about a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -232,6 +252,26 @@ pub fn decide(facts: &RunFacts, now: Timestamp) -> RunDecision {
     }
 }
 
+/// Decides what is still done at `now` for a run that has failed and is being deleted, while what it
+/// half wrote is there; its `ending` began with the deletion.
+///
+/// # Guarantees
+/// The object always goes in the end: [`RunDecision::FailAsRecorded`] and [`RunDecision::Rest`] let
+/// it go, the former with what stays behind.
+pub fn decide_leaving(facts: &RunFacts, now: Timestamp) -> RunDecision {
+    match &facts.ending {
+        Some(ending) => end(facts, ending, now),
+        None => RunDecision::Rest,
+    }
+}
+
+/// Whether the Events of a pod that is waited for at `now` are worth a look: `since` is when it was
+/// made, `asked` when its Job was asked for. The pod's time is the API server's, whose clock may be
+/// behind the operator's.
+pub fn wants_events(since: Timestamp, asked: Timestamp, now: Timestamp) -> bool {
+    now >= later(since.max(asked), MUTE_GRACE)
+}
+
 /// Brings a run whose failure is recorded to rest.
 fn end(facts: &RunFacts, ending: &Ending, now: Timestamp) -> RunDecision {
     let stop_by = later(ending.since, STOP_PATIENCE);
@@ -253,22 +293,37 @@ fn end(facts: &RunFacts, ending: &Ending, now: Timestamp) -> RunDecision {
             "Pod {pod} does not end, its node may be lost; what it wrote stays as it is."
         )));
     }
-    let give_up = later(ending.since, UNDO_PATIENCE);
+    let at_work = matches!(ending.undo, UndoFact::Active { at_work: true, .. });
+    let give_up = later(
+        ending.since,
+        if at_work {
+            UNDO_PATIENCE
+        } else {
+            UNDO_START_PATIENCE
+        },
+    );
     match &ending.undo {
         UndoFact::NotNeeded | UndoFact::Done => RunDecision::FailAsRecorded(None),
         UndoFact::Failed(why) | UndoFact::Impossible(why) => {
             RunDecision::FailAsRecorded(Some(why.clone()))
         }
         UndoFact::Absent if now < give_up => RunDecision::Undo,
-        UndoFact::Active(trouble) if now < give_up => RunDecision::AwaitUndo {
+        UndoFact::Active { trouble, .. } if now < give_up => RunDecision::AwaitUndo {
             trouble: trouble.clone(),
             wake_at: give_up,
         },
-        UndoFact::Active(Some(trouble)) => RunDecision::FailAsRecorded(Some(trouble.clone())),
-        UndoFact::Absent | UndoFact::Active(None) => RunDecision::FailAsRecorded(Some(
-            "What it half wrote could not be taken back in time and stays as it is.".to_owned(),
-        )),
+        UndoFact::Absent => RunDecision::FailAsRecorded(Some(not_in_time(None))),
+        UndoFact::Active { trouble, .. } => {
+            RunDecision::FailAsRecorded(Some(not_in_time(trouble.as_deref())))
+        }
     }
+}
+
+fn not_in_time(trouble: Option<&str>) -> String {
+    let why = trouble.map(|words| format!(" {words}")).unwrap_or_default();
+    format!(
+        "What it half wrote, if anything, could not be taken back in time and stays as it is.{why}"
+    )
 }
 
 fn cancelled(why: &str) -> Refusal {
@@ -280,7 +335,7 @@ fn cancelled(why: &str) -> Refusal {
 
 fn follow(facts: &RunFacts, pod: &PodFact, now: Timestamp) -> RunDecision {
     let asked = facts.started.unwrap_or(facts.waits_since);
-    let (since, trouble, silence) = match pod {
+    let (since, trouble, silence, is_mute) = match pod {
         PodFact::Started => {
             return RunDecision::Follow {
                 at_work: true,
@@ -293,17 +348,18 @@ fn follow(facts: &RunFacts, pod: &PodFact, now: Timestamp) -> RunDecision {
                 "Job {0} has no pod; `kubectl describe job {0}` shows why, such as a quota or the namespace's Pod Security level.",
                 facts.job_name
             );
-            (since.unwrap_or(asked), None, silence)
+            (since.unwrap_or(asked), None, silence, false)
         }
         PodFact::Waiting {
             pod,
             trouble,
             since,
+            is_mute,
         } => {
             let silence = format!(
                 "Pod {pod} does not start; `kubectl describe pod {pod}` shows why, such as a volume that is attached to another node."
             );
-            (*since, trouble.clone(), silence)
+            (*since, trouble.clone(), silence, *is_mute)
         }
     };
     // The pod's time is the API server's, whose clock may be behind the operator's.
@@ -317,15 +373,30 @@ fn follow(facts: &RunFacts, pod: &PodFact, now: Timestamp) -> RunDecision {
         });
     }
     let in_grace = now < grace_ends;
+    let next = if in_grace {
+        grace_ends.min(deadline)
+    } else {
+        deadline
+    };
     RunDecision::Follow {
         at_work: false,
         trouble: trouble.or((!in_grace).then_some(silence)),
-        wake_at: Some(if in_grace {
-            grace_ends.min(deadline)
+        wake_at: Some(if is_mute {
+            next.min(next_look_at_events(since, now))
         } else {
-            deadline
+            next
         }),
     }
+}
+
+/// When the Events of a pod that says nothing since `since` are looked at next: the longer it goes
+/// on, the less often.
+fn next_look_at_events(since: Timestamp, now: Timestamp) -> Timestamp {
+    let first = later(since, MUTE_GRACE);
+    if now < first {
+        return first;
+    }
+    later(now, MUTE_PAUSE.max(now.duration_since(since) / 4))
 }
 
 fn before_start(facts: &RunFacts, now: Timestamp) -> RunDecision {

@@ -88,6 +88,7 @@ fn a_pod_of_a_clock_that_is_behind_gets_the_whole_deadline() {
         pod: "p".into(),
         trouble: None,
         since: at(-86_400),
+        is_mute: false,
     };
     let mut run = facts(Some(Phase::Running), Readiness::Ready, JobFact::Active(pod));
     run.start_deadline = SignedDuration::from_secs(600);
@@ -119,6 +120,7 @@ fn a_job_whose_pod_never_starts_is_told_then_given_up() {
         pod: "p".into(),
         trouble: Some("ImagePullBackOff".into()),
         since: at(100),
+        is_mute: false,
     });
     assert!(matches!(
         decide(&stuck, at(699)),
@@ -177,6 +179,13 @@ fn ending(live_pod: Option<&str>, undo: UndoFact, job: JobFact) -> RunFacts {
     run
 }
 
+fn undoing(at_work: bool, trouble: Option<&str>) -> UndoFact {
+    UndoFact::Active {
+        at_work,
+        trouble: trouble.map(str::to_owned),
+    }
+}
+
 fn active() -> JobFact {
     JobFact::Active(PodFact::Started)
 }
@@ -214,7 +223,7 @@ fn a_failed_run_is_stopped_then_taken_back_then_called_failed() {
     assert_eq!(decide(&run, at(1001)), RunDecision::Stop(stop_by));
     let run = ending(None, UndoFact::Absent, JobFact::Absent);
     assert_eq!(decide(&run, at(1001)), RunDecision::Undo);
-    let run = ending(None, UndoFact::Active(None), JobFact::Absent);
+    let run = ending(None, undoing(true, None), JobFact::Absent);
     assert!(matches!(
         decide(&run, at(1001)),
         RunDecision::AwaitUndo { .. }
@@ -244,8 +253,9 @@ fn every_ending_is_bounded_and_says_what_stays() {
     for (live, undo) in [
         (Some("p"), UndoFact::Absent),
         (None, UndoFact::Absent),
-        (None, UndoFact::Active(None)),
-        (None, UndoFact::Active(Some("not scheduled".into()))),
+        (None, undoing(true, None)),
+        (None, undoing(false, None)),
+        (None, undoing(false, Some("not scheduled"))),
         (None, UndoFact::Failed("it is read-only".into())),
     ] {
         let run = ending(live, undo, JobFact::Absent);
@@ -254,4 +264,72 @@ fn every_ending_is_bounded_and_says_what_stays() {
         };
         assert!(!left.is_empty());
     }
+}
+
+#[test]
+fn taking_back_that_does_not_start_is_given_up_sooner_than_one_that_is_at_work() {
+    let second = |patience: SignedDuration| 1000 + patience.as_secs();
+    let (starts, ends) = (second(UNDO_START_PATIENCE), second(UNDO_PATIENCE));
+    let waits = |undo, now| {
+        let run = ending(None, undo, JobFact::Absent);
+        !matches!(decide(&run, at(now)), RunDecision::FailAsRecorded(_))
+    };
+    for undo in [UndoFact::Absent, undoing(false, Some("not scheduled"))] {
+        assert!(waits(undo.clone(), starts - 1) && !waits(undo, starts));
+    }
+    assert!(waits(undoing(true, None), starts));
+    assert!(!waits(undoing(true, None), ends));
+}
+
+#[test]
+fn a_failed_run_that_is_deleted_goes_once_it_is_taken_back_or_that_cannot_be_had() {
+    let leaving = |live, undo, now| {
+        let mut run = ending(live, undo, JobFact::Absent);
+        run.phase = Some(Phase::Failed);
+        decide_leaving(&run, at(now))
+    };
+    assert_eq!(leaving(None, UndoFact::Absent, 1001), RunDecision::Undo);
+    assert!(matches!(
+        leaving(Some("p"), UndoFact::Absent, 1001),
+        RunDecision::Stop(_)
+    ));
+    assert_eq!(
+        leaving(None, UndoFact::Done, 1001),
+        RunDecision::FailAsRecorded(None)
+    );
+    for (live, undo) in [
+        (Some("p"), UndoFact::Absent),
+        (None, UndoFact::Absent),
+        (None, undoing(true, None)),
+    ] {
+        assert!(matches!(
+            leaving(live, undo, 99_999),
+            RunDecision::FailAsRecorded(Some(_))
+        ));
+    }
+    let mut nothing_left = ending(None, UndoFact::Absent, JobFact::Absent);
+    nothing_left.ending = None;
+    assert_eq!(decide_leaving(&nothing_left, at(1)), RunDecision::Rest);
+}
+
+#[test]
+fn a_pod_that_says_nothing_has_its_events_looked_at_ever_less_often() {
+    let pod = PodFact::Waiting {
+        pod: "p".into(),
+        trouble: None,
+        since: at(0),
+        is_mute: true,
+    };
+    let mut run = facts(Some(Phase::Running), Readiness::Ready, JobFact::Active(pod));
+    run.start_deadline = SignedDuration::from_mins(30);
+    assert!(!wants_events(at(0), at(5), at(14)) && wants_events(at(0), at(5), at(15)));
+    let (mut now, mut looks) = (0, 0);
+    while let RunDecision::Follow { wake_at, .. } = decide(&run, at(now)) {
+        let next = wake_at.unwrap().as_second();
+        assert!(next > now, "{next} comes after {now}");
+        assert!(next - now <= 15.max(now / 4), "{now} to {next}");
+        (now, looks) = (next, looks + 1);
+    }
+    assert_eq!(now, 1800);
+    assert!(looks < 25, "{looks} looks in half an hour");
 }

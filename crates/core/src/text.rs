@@ -47,6 +47,27 @@ pub fn sentence(words: &str) -> String {
     sentence
 }
 
+/// `words` of others as one line of at most `most` bytes: what is no letter, digit, sign or space is
+/// a space, and spaces do not follow each other.
+pub fn quoted(words: &str, most: usize) -> String {
+    let plain = words.replace(
+        |letter: char| letter.is_control() || is_invisible(letter),
+        " ",
+    );
+    let line = plain.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.len() <= most {
+        return line;
+    }
+    let end = line.floor_char_boundary(most.saturating_sub('…'.len_utf8()));
+    format!("{}…", line[..end].trim_end())
+}
+
+/// Whether a letter changes how others are shown instead of being shown: marks of direction, joiners
+/// and separators of lines.
+fn is_invisible(letter: char) -> bool {
+    matches!(letter, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
 /// `1 file`, `2 files`.
 pub fn count(number: u64, noun: &str) -> String {
     let ending = if number == 1 { "" } else { "s" };
@@ -78,6 +99,14 @@ mod tests {
         assert_eq!(sentence("told to stop"), "Told to stop.");
         assert_eq!(sentence("Done."), "Done.");
         assert_eq!(sentence(""), ".");
+    }
+
+    #[test]
+    fn words_of_others_become_one_bounded_line_without_tricks() {
+        assert_eq!(quoted("a\n\tb\u{1b}[31m  c\u{202e}d", 99), "a b [31m c d");
+        assert_eq!(quoted("äöü", 99), "äöü");
+        let cut = quoted(&"ä".repeat(99), 20);
+        assert!(cut.len() <= 20 && cut.ends_with('…'), "{cut}");
     }
 
     #[test]

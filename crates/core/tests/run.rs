@@ -38,11 +38,14 @@ fn pod() -> impl Strategy<Value = PodFact> {
     prop_oneof![
         prop::option::of(second()).prop_map(|since| PodFact::None { since }),
         Just(PodFact::Started),
-        (prop::option::of(".{0,10}"), second()).prop_map(|(trouble, since)| PodFact::Waiting {
-            pod: "nightly-backup-x".to_owned(),
-            trouble,
-            since,
-        }),
+        (prop::option::of(".{0,10}"), second(), any::<bool>()).prop_map(
+            |(trouble, since, is_mute)| PodFact::Waiting {
+                pod: "nightly-backup-x".to_owned(),
+                trouble,
+                since,
+                is_mute,
+            }
+        ),
     ]
 }
 
@@ -65,7 +68,8 @@ fn undo() -> impl Strategy<Value = UndoFact> {
         Just(UndoFact::Done),
         words().prop_map(UndoFact::Impossible),
         words().prop_map(UndoFact::Failed),
-        prop::option::of(words()).prop_map(UndoFact::Active),
+        (any::<bool>(), prop::option::of(words()))
+            .prop_map(|(at_work, trouble)| UndoFact::Active { at_work, trouble }),
     ]
 }
 
@@ -158,10 +162,12 @@ proptest! {
     }
 
     #[test]
-    fn a_run_whose_pod_does_not_start_ends_in_time(mut run in run(), now in -30_000i64..30_000) {
+    fn a_run_whose_pod_does_not_start_ends_in_time(
+        mut run in run(), is_mute in any::<bool>(), now in -30_000i64..30_000,
+    ) {
         let since = run.waits_since;
         let pod = "nightly-backup-x".to_owned();
-        run.job = JobFact::Active(PodFact::Waiting { pod, trouble: None, since });
+        run.job = JobFact::Active(PodFact::Waiting { pod, trouble: None, since, is_mute });
         (run.cancelled, run.ending) = (None, None);
         let now = Timestamp::from_second(now).unwrap();
         if let RunDecision::Follow { wake_at, .. } = decide(&run, now) {

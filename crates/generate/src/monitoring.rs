@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use tidelock_monitoring::alerts::{self, Alert};
 use tidelock_monitoring::pace::Pace;
 use tidelock_monitoring::{cases, dashboards, rules};
-use tidelock_operator::telemetry::metrics::scene::{MOST_NAMESPACES, MOST_OBJECTS};
+use tidelock_operator::telemetry::metrics::scene::MOST_OBJECTS;
 use tidelock_operator::telemetry::metrics::table;
 
 use crate::reference::cell;
@@ -73,7 +73,7 @@ fn metrics() -> Result<String> {
          or PodMonitor): it is that of the object, not that of the operator.\n\
          - Label values are names of objects, or words of Tidelock's own. At most {MOST_OBJECTS} \
          policies and as many restores have series, the oldest first, and Backups without a policy are \
-         counted in at most {MOST_NAMESPACES} namespaces; `{}` says how many are left out.\n",
+         counted in as many namespaces (`--max-metrics-objects`); `{}` says how many are left out.\n",
         table::LEFT_OUT.name
     )?;
     writeln!(

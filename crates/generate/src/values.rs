@@ -229,6 +229,12 @@ fn work() -> Vec<Setting> {
             "How many movers work on one storage at once.",
         ),
         setting(
+            "limits.maxMetricsObjects",
+            json!(10_000),
+            count(1),
+            "How many policies, and how many restores, have metrics, the oldest first; an alert tells of more.",
+        ),
+        setting(
             "log.level",
             json!("info,kube_runtime=warn"),
             json!({"type": "string", "minLength": 1}),

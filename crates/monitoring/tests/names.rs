@@ -153,6 +153,19 @@ fn every_alert_has_its_tests_and_its_runbook_and_nothing_else_has() {
 }
 
 #[test]
+fn every_alert_fires_and_clears_in_a_story_on_a_real_cluster() {
+    let stories = files(&checkout().join("tests/e2e/tests/metrics"), ".rs");
+    let code: String = stories.iter().map(|path| read(path)).collect();
+    let code: String = code.split_whitespace().collect();
+    for name in alert_names() {
+        for wait in ["fires", "clears"] {
+            let told = code.contains(&format!("prometheus.{wait}(\"{name}\","));
+            assert!(told, "no story waits until {name} {wait}");
+        }
+    }
+}
+
+#[test]
 fn every_label_in_the_text_of_an_alert_is_one_that_its_query_leaves() {
     for alert in alerts::all() {
         let all = expressions(&alert);

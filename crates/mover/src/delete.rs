@@ -18,6 +18,7 @@ const MAX_TOLD: usize = 10;
 /// - A manifest of another UID, or one that cannot be read, protects its objects. The former
 ///   counts as done, because nothing of the item is left there; the latter as failed.
 /// - Where there is no manifest, what stands there goes, and the temporaries of the item's run.
+/// - Where only what was never finished is to go, a manifest protects its objects whoever's it is.
 /// - It writes nothing, so it works on a full store.
 ///
 /// # Assumptions
@@ -62,7 +63,7 @@ pub(crate) fn delete(
 fn delete_item(storage: &dyn Storage, item: &DeleteItem) -> Result<u64, Failure> {
     let location = &item.location;
     let mut freed = 0;
-    if is_own(storage, item)? {
+    if !item.unfinished_only && is_own(storage, item)? {
         freed += delete_object(storage, &location.manifest_key())?;
     }
     for key in [
@@ -72,7 +73,7 @@ fn delete_item(storage: &dyn Storage, item: &DeleteItem) -> Result<u64, Failure>
     ] {
         // A Backup that was made again under the same name may publish at any moment.
         if has_manifest(storage, location)? {
-            tracing::warn!(%location, "another Backup stands there now and was left alone");
+            tracing::warn!(%location, "a finished backup stands there and was left alone");
             break;
         }
         freed += delete_object(storage, &key)?;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tidelock_protocol::{Failure, FolderReport, Household, Location, RunId};
-use tidelock_storage::{Storage, StorageError};
+use tidelock_storage::{ErrorClass, Storage, StorageError};
 
 use crate::failure::of_storage;
 
@@ -14,13 +14,16 @@ use crate::failure::of_storage;
 const MIN_AGE: Duration = Duration::from_secs(3600);
 /// Ends the key of every manifest.
 const MANIFEST: &str = ".manifest.json";
+/// Ends the keys of the other objects of a backup, in the order in which they are published.
+const DATA: [&str; 3] = [".tar.gz", ".index.jsonl.gz", ".tar.gz.sha256"];
 
 /// Removes what dead runs left unfinished in the folder of `own`, and tells which other backups
-/// stand there.
+/// stand there, and which archives that were never finished.
 ///
 /// # Guarantees
 /// - A temporary goes only when the cluster knows of no run that may own it and when it was not
 ///   written to for an hour, by the clock of the storage. Objects are never removed.
+/// - What is told as unfinished is of no run that the cluster knows of.
 /// - Memory is bounded by the request, however many backups there are.
 pub(crate) fn look_after(
     storage: &dyn Storage,
@@ -48,21 +51,52 @@ pub(crate) fn look_after(
             let stopped = io::Error::from(io::ErrorKind::Interrupted);
             return Err(StorageError::of_os("list", prefix, stopped));
         }
-        let name = key.strip_prefix(prefix).unwrap_or(key);
-        let Some(name) = name.strip_suffix(MANIFEST).filter(|n| !n.contains('/')) else {
-            return Ok(());
-        };
-        if key == own_manifest {
+        let file = key.strip_prefix(prefix).unwrap_or(key);
+        if file.contains('/') {
             return Ok(());
         }
-        folder.archives += 1;
-        if known.as_ref().is_some_and(|known| !known.contains(name)) {
+        let is_unknown = |name| known.as_ref().is_some_and(|known| !known.contains(name));
+        if let Some(name) = file.strip_suffix(MANIFEST) {
+            if key != own_manifest {
+                folder.archives += 1;
+                if is_unknown(name) {
+                    folder.unknown.push(name.as_bytes());
+                }
+            }
+        } else if let Some(name) = left_over(storage, prefix, file)?
+            && is_unknown(name)
+            && own_manifest.strip_prefix(prefix) != Some(&format!("{name}{MANIFEST}"))
+        {
             folder.unknown.push(name.as_bytes());
         }
         Ok(())
     });
     listed.map_err(|e| of_storage(&e))?;
     Ok(folder)
+}
+
+/// The name of the backup that the object `file` of the folder `prefix` is a part of, where that has
+/// no manifest; none for any but the first of its parts, so that each is told once.
+fn left_over<'f>(
+    storage: &dyn Storage,
+    prefix: &str,
+    file: &'f str,
+) -> Result<Option<&'f str>, StorageError> {
+    let part = DATA
+        .iter()
+        .enumerate()
+        .find_map(|(nth, ending)| Some((nth, file.strip_suffix(ending)?)));
+    let Some((nth, name)) = part else {
+        return Ok(None);
+    };
+    for before in [MANIFEST].iter().chain(&DATA[..nth]) {
+        match storage.head(&format!("{prefix}{name}{before}")) {
+            Ok(_) => return Ok(None),
+            Err(error) if error.class == ErrorClass::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Some(name))
 }
 
 /// `key` up to its last slash.

@@ -1,5 +1,6 @@
 //! From a stored backup into a directory.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -38,13 +39,21 @@ pub(crate) fn restore(
     task: &RestoreTask,
     control: &Control<'_>,
 ) -> Result<Outcome, Failure> {
-    let untouched = |mut failure: Failure| {
-        failure.target_touched = Some(false);
-        failure
-    };
-    let selection = selection(task).map_err(untouched)?;
-    let target = Target::open(Path::new(&task.target_path), &run.uid)
-        .map_err(|e| untouched(of_restore(&e)))?;
+    let selection = selection(task).map_err(|failure| Failure {
+        target_touched: Some(false),
+        ..failure
+    })?;
+    let target = Target::open(Path::new(&task.target_path), &run.uid).map_err(|error| {
+        // A user that may not open it never could; else an earlier try may have written to it.
+        let is_denied = matches!(
+            &error,
+            RestoreError::Target { source, .. } if source.kind() == ErrorKind::PermissionDenied
+        );
+        Failure {
+            target_touched: is_denied.then_some(false),
+            ..of_restore(&error)
+        }
+    })?;
     let mut restore = Restore {
         storage,
         task,
@@ -54,6 +63,7 @@ pub(crate) fn restore(
         target,
         control,
         clock: Instant::now(),
+        is_known: false,
         stage: None,
         done: Finished::default(),
     };
@@ -82,6 +92,8 @@ struct Restore<'r> {
     target: Target,
     control: &'r Control<'r>,
     clock: Instant,
+    /// Whether it was looked at how far an earlier try of this run got.
+    is_known: bool,
     /// How far this run is with the target; none before its marker is there.
     stage: Option<Stage>,
     done: Finished,
@@ -91,6 +103,7 @@ impl Restore<'_> {
     fn run(&mut self) -> Result<Outcome, Failure> {
         let begun = self.target.begun();
         self.stage = begun.map_err(|e| of_restore(&e))?;
+        self.is_known = true;
         if self.stage == Some(Stage::Finished) {
             return self.complete();
         }
@@ -216,7 +229,7 @@ impl Restore<'_> {
         let (message, name) = match content {
             Content::ForeignLeftOver(name) => (
                 format!(
-                    "the target volume holds {name:?} of another restore, which did not finish; delete that Restore, so that the target is put back, or empty the volume, or take another one"
+                    "the target volume holds {name:?} of another restore, which did not finish; where the Restore of that UID is still there and its status says undoPending, delete it, and the target is put back; else move back by hand what lies in a folder .tidelock-replaced-…, and remove the rest, or take another volume"
                 ),
                 name,
             ),
@@ -322,17 +335,18 @@ impl Restore<'_> {
     /// A failure with how far the restore got.
     fn told(&self, failure: Failure) -> Failure {
         let touched = match self.stage {
-            None => false,
-            // What the target held may be on its way aside.
-            Some(Stage::Preparing) => self.overwrite == Overwrite::Replace,
-            Some(Stage::Writing | Stage::Finished) => true,
+            None => self.is_known.then_some(false),
+            // What the target held may be on its way aside; at the least the marker is there, which
+            // somebody has to take away.
+            Some(Stage::Preparing) => (self.overwrite == Overwrite::Replace).then_some(true),
+            Some(Stage::Writing | Stage::Finished) => Some(true),
         };
-        let done = touched.then_some(Done {
+        let done = (touched == Some(true)).then_some(Done {
             files: self.done.unpacked.files,
             bytes: self.done.unpacked.logical_bytes,
         });
         Failure {
-            target_touched: Some(touched),
+            target_touched: touched,
             done,
             ..failure
         }

@@ -43,13 +43,18 @@ fn half_written() -> Place {
     place
 }
 
-fn delete_on(place: &Place, storage: &dyn Storage) -> DeleteReport {
-    let task = Task::Delete(DeleteTask {
+fn delete_task(unfinished_only: bool) -> Task {
+    Task::Delete(DeleteTask {
         items: vec![DeleteItem {
             location: location(),
             backup_uid: "u-1".into(),
+            unfinished_only,
         }],
-    });
+    })
+}
+
+fn delete_on(place: &Place, storage: &dyn Storage) -> DeleteReport {
+    let task = delete_task(false);
     match run(
         &place.request("d-1", task),
         storage,
@@ -66,6 +71,18 @@ fn what_a_cancelled_run_left_goes_and_the_temporaries_of_others_stay() {
     let report = place.delete("u-1");
     assert_eq!((report.deleted, report.freed_bytes), (1, 30));
     assert_eq!(place.stored_names(), [temporary("u-2")]);
+}
+
+#[test]
+fn what_was_never_finished_goes_alone_where_that_is_asked_for() {
+    let place = half_written();
+    place.run("d-1", delete_task(true));
+    assert_eq!(place.stored_names(), [temporary("u-2")]);
+    let place = source();
+    place.backup();
+    let before = place.stored_names();
+    place.run("d-1", delete_task(true));
+    assert_eq!(place.stored_names(), before);
 }
 
 #[test]

@@ -311,6 +311,36 @@ fn a_folder_is_swept_of_dead_runs_only_and_unknown_backups_are_told_and_kept() {
 }
 
 #[test]
+fn archives_that_were_never_finished_are_told_once_each_but_for_those_of_runs_that_are_known() {
+    let (place, _) = three();
+    let folder = place.storage().join("shop/data");
+    let parts = [".tar.gz", ".index.jsonl.gz", ".tar.gz.sha256"];
+    for (name, there) in [
+        ("dead", &parts[..]),
+        ("deleted", &parts[..1]),
+        ("odd", &parts[1..]),
+        ("running", &parts[..]),
+        ("nightly-2", &[]),
+    ] {
+        for part in there {
+            fs::write(folder.join(format!("{name}{part}")), b"half").unwrap();
+        }
+    }
+    fs::write(folder.join("note.txt"), b"of a person").unwrap();
+    let known = ["nightly-0", "nightly-1", "nightly-2", "running"];
+    let household = Household {
+        known: Some(known.map(str::to_owned).to_vec()),
+        active: None,
+    };
+    let backup = task(&place, |task| task.household = household);
+    let report = folder_of(place.run("u-1", backup));
+    let mut told = report.unknown.first.clone();
+    told.sort();
+    assert_eq!(told, ["dead", "deleted", "odd"]);
+    assert_eq!((report.unknown.total, report.archives), (3, 4));
+}
+
+#[test]
 fn a_folder_nobody_knows_the_runs_of_is_not_swept() {
     let place = source();
     let folder = place.storage().join("shop/data");

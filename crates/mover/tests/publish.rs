@@ -229,6 +229,7 @@ fn a_delete_that_dies_leaves_no_half_of_a_backup_and_is_finished_by_the_next() {
                 items: vec![tidelock_protocol::DeleteItem {
                     location: location(),
                     backup_uid: "u-1".into(),
+                    unfinished_only: false,
                 }],
             });
             let died = die_at(&place, &task, n, after);

@@ -235,7 +235,12 @@ fn the_left_over_of_another_restore_is_refused() {
     let (place, backup) = backed_up();
     fs::write(place.target().join(".tidelock-restore-r-0"), b"").unwrap();
     let failure = place.restore_fails(&backup);
-    let words = ["another restore", "did not finish"];
+    let words = [
+        "another restore",
+        "did not finish",
+        "undoPending",
+        "by hand",
+    ];
     assert_says(&failure, FailureReason::TargetNotEmpty, &words);
 }
 
@@ -250,6 +255,21 @@ fn a_restore_that_was_killed_is_finished_by_its_next_try() {
     symlink("/etc/passwd", target.join("dir/link")).unwrap();
     place.restore(&backup);
     assert_eq!(list(&place.source()), list(&target));
+}
+
+#[test]
+fn a_further_try_that_cannot_tell_how_far_the_first_one_got_does_not_say_that_nothing_was_written()
+{
+    let (place, backup) = backed_up();
+    let marker = place.begin_restore();
+    let whole = fs::read_to_string(&marker).unwrap();
+    fs::write(&marker, &whole[..whole.len() / 2]).unwrap();
+    assert_eq!(place.restore_fails(&backup).target_touched, None);
+    // One that found the marker of a first try that had not come to write leaves it there.
+    fs::write(&marker, whole.replace("Writing", "Preparing")).unwrap();
+    flip(&place.object(".tar.gz"), 100, 0);
+    assert_eq!(place.restore_fails(&backup).target_touched, None);
+    assert!(marker.exists());
 }
 
 #[test]

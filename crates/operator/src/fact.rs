@@ -70,13 +70,34 @@ fn of_type<'a>(conditions: Option<&'a [Condition]>, kind: &str) -> Option<&'a st
     Some(&found.status)
 }
 
-/// The status does not count what is no file; only the guard's look at an empty baseline would
-/// tell the difference.
 fn holdings(backup: &Backup) -> Option<Holdings> {
     let size = backup.status.as_ref()?.size.as_ref()?;
     Some(Holdings {
         files: u64::try_from(size.files).ok()?,
-        others: 0,
+        others: u64::try_from(size.others).ok()?,
         logical_bytes: u64::try_from(size.logical_bytes).ok()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn held(size: serde_json::Value) -> Option<Holdings> {
+        let mut backup = Backup::new("now", serde_json::from_str("{}").unwrap());
+        backup.status = Some(serde_json::from_value(json!({"size": size})).unwrap());
+        of_backup(&backup).holdings
+    }
+
+    #[test]
+    fn a_backup_of_folders_and_links_alone_holds_something() {
+        let mut size = json!({"logicalBytes": 0, "storedBytes": 99, "stored": "99 B", "files": 0});
+        let uncounted = held(size.clone()).unwrap();
+        assert_eq!(uncounted, Holdings::default());
+        size["others"] = json!(7);
+        let counted = held(size).unwrap();
+        assert_eq!((counted.files, counted.others), (0, 7));
+    }
 }

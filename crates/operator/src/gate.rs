@@ -182,7 +182,9 @@ impl Lists {
 
     fn ask(&self, caches: &Caches, limits: Limits, uid: &str, now: Timestamp) -> Admission {
         let mut running = running(caches);
-        running.extend(self.admitted.values().map(|(mover, _)| mover.clone()));
+        // One that was admitted and asks again, as after an error, is not in its own way.
+        let others = self.admitted.iter().filter(|(other, _)| *other != uid);
+        running.extend(others.map(|(_, (mover, _))| mover.clone()));
         let waiting: Vec<Waiting> = self.waiting.values().map(|e| e.run.clone()).collect();
         queue::admit(&running, &waiting, limits, uid, now)
     }
@@ -312,6 +314,18 @@ mod tests {
             gate.ask(&caches, run("b", 2), at(12)),
             Turn::Now { .. }
         ));
+    }
+
+    #[test]
+    fn a_run_that_was_admitted_and_asks_again_does_not_wait_for_itself() {
+        let (gate, caches) = (gate(), caches());
+        for second in [10, 11] {
+            let turn = gate.ask(&caches, run("a", 1), at(second));
+            assert!(matches!(turn, Turn::Now { .. }), "{turn:?}");
+        }
+        assert_eq!(gate.must_wait(&caches, "a", at(12)), None);
+        let turn = gate.ask(&caches, run("b", 2), at(12));
+        assert!(matches!(turn, Turn::Later(_)), "{turn:?}");
     }
 
     #[test]

@@ -27,5 +27,7 @@ pub mod restore;
 pub mod run;
 pub mod stop;
 pub mod telemetry;
+#[cfg(test)]
+mod testing;
 pub mod volume;
 pub mod watch;

@@ -11,6 +11,7 @@ use tidelock_operator::leader::fence::{self, Fence};
 use tidelock_operator::leader::{Election, Keeper, Leading};
 use tidelock_operator::stop::Stop;
 use tidelock_operator::telemetry::metrics::Metrics;
+use tidelock_operator::telemetry::metrics::collector::Scope;
 use tidelock_operator::telemetry::metrics::counters::Counters;
 use tidelock_operator::telemetry::{http, log};
 use tokio::signal::unix::{SignalKind, signal};
@@ -51,7 +52,10 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let client = fence::client(config, fence, health.clone(), counters.clone())
         .context("connect to the API server")?;
     let metrics = Metrics::new(
-        options.namespace(),
+        Scope {
+            watches: options.namespace().unwrap_or_default().to_owned(),
+            most_objects: options.max_metrics_objects,
+        },
         leading.clone(),
         health.clone(),
         counters.clone(),

@@ -10,6 +10,7 @@ use tidelock_operator::clock::moment;
 use tidelock_operator::controller;
 use tidelock_operator::leader::Candidate;
 use tidelock_operator::telemetry::log::Format;
+use tidelock_operator::telemetry::metrics::scene::MOST_OBJECTS;
 
 /// Takes scheduled, retention-aware backups of PersistentVolumeClaims and restores them.
 #[derive(Debug, Parser)]
@@ -36,6 +37,10 @@ pub struct Options {
     /// How many movers work on one storage at once.
     #[arg(long, env = "MAX_MOVERS_PER_STORAGE", default_value_t = 10)]
     max_movers_per_storage: u32,
+    /// How many policies, and how many restores, have series at /metrics, the oldest first; those
+    /// beyond are counted, and no alert about them can fire.
+    #[arg(long, env = "MAX_METRICS_OBJECTS", default_value_t = MOST_OBJECTS)]
+    pub max_metrics_objects: usize,
     /// Work only while holding a Lease, so that of several replicas one works.
     #[arg(
         long,

@@ -90,7 +90,7 @@ pub const PERMISSIONS: &[Permission] = &[
         group: "",
         resource: "namespaces",
         verbs: &["get"],
-        why: "the Pod Security Standard that a mover's pod has to fit",
+        why: "the Pod Security Standard that a mover's pod has to fit; whether a Job can still be made that removes data",
     },
     Permission {
         group: "",
@@ -101,8 +101,8 @@ pub const PERMISSIONS: &[Permission] = &[
     Permission {
         group: "",
         resource: "events",
-        verbs: &["create"],
-        why: "Events",
+        verbs: &["create", "list"],
+        why: "Events; what keeps a mover's pod from starting that says nothing itself, such as a volume that cannot be mounted",
     },
 ];
 

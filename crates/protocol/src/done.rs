@@ -39,7 +39,7 @@ pub struct BackupReport {
 pub struct FolderReport {
     /// Backups: manifests that stand there.
     pub archives: u64,
-    /// Backups that no Backup object is known for; they are left alone.
+    /// Archives that no Backup object is known for, with or without a manifest; they are left alone.
     pub unknown: PathSample,
     /// Temporary files of dead runs that were removed.
     pub swept: u64,

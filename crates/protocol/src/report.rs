@@ -21,6 +21,12 @@ pub struct Report {
     pub outcome: Outcome,
 }
 
+/// The part of a report that every version has.
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -80,10 +86,12 @@ impl Report {
         if text.len() > MAX_REPORT_BYTES {
             return Err(InvalidReport::TooLong(text.len()));
         }
-        let report: Self = serde_json::from_str(text)?;
-        if report.version != PROTOCOL_VERSION {
-            return Err(InvalidReport::UnknownVersion(report.version));
+        // What another version has besides its number is not of the expected shape.
+        let Version { version } = serde_json::from_str(text)?;
+        if version != PROTOCOL_VERSION {
+            return Err(InvalidReport::UnknownVersion(version));
         }
+        let report: Self = serde_json::from_str(text)?;
         if report.run_uid != expected_uid {
             return Err(InvalidReport::OtherRun {
                 found: report.run_uid,
@@ -190,6 +198,13 @@ mod tests {
         let json = failed(String::new(), &[]).to_termination_message().unwrap();
         assert!(Report::from_termination_message(&json, "u-1").is_ok());
         assert!(Report::from_termination_message(&json, "u-2").is_err());
+    }
+
+    #[test]
+    fn a_report_of_another_version_is_told_by_its_number_whatever_else_it_holds() {
+        let json = r#"{"version":1,"runUid":"u-1","outcome":{"backedUp":{"digest":"x"}}}"#;
+        let error = Report::from_termination_message(json, "u-1").unwrap_err();
+        assert!(matches!(error, InvalidReport::UnknownVersion(1)), "{error}");
     }
 
     proptest! {

@@ -221,6 +221,9 @@ pub struct DeleteItem {
     pub location: Location,
     /// UID of its Backup; an archive whose manifest names another UID is left alone.
     pub backup_uid: String,
+    /// Whether only what was never finished goes: an archive with a manifest is left alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unfinished_only: bool,
 }
 
 /// A request that cannot be carried out as it stands.

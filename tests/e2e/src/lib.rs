@@ -24,6 +24,7 @@ pub mod proxy;
 pub mod snapshot;
 pub mod story;
 pub mod tree;
+pub mod usage;
 pub mod volumes;
 pub mod wait;
 pub mod workloads;

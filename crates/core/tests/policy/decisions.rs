@@ -217,6 +217,7 @@ fn a_slot_that_was_given_up_is_told_as_that_and_the_ones_before_as_skipped() {
     assert_eq!((late.run, late.missed), (None, Some(at("04:00:00"))));
     let skipped = late.skipped.unwrap();
     assert_eq!((skipped.count, skipped.from), (2, at("02:00:00")));
+    assert_eq!(late.slots_without_backup(), 3);
 }
 
 #[test]

@@ -66,7 +66,7 @@ pub fn alerts() -> Vec<Alert> {
             holds_for: 5 * MINUTE,
             expr: |_| format!("{} > 0", of(metric::LEFT_OUT, "")),
             summary: "There are more objects of kind {{ $labels.kind }} than the operator exports metrics for",
-            description: "The youngest have no series, and no alert about them can fire. Delete what is not needed, or run an operator for each group of namespaces.",
+            description: "The youngest have no series, and no alert about them can fire. Delete what is not needed, raise --max-metrics-objects, or give single namespaces an operator of their own.",
         },
     ]
 }

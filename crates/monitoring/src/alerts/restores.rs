@@ -3,7 +3,7 @@
 use tidelock_operator::telemetry::metrics::table as metric;
 
 use super::{Alert, DAY, HOUR, MINUTE, Severity};
-use crate::query::{age, object, of};
+use crate::query::{age, of};
 
 pub fn alerts() -> Vec<Alert> {
     vec![
@@ -12,13 +12,14 @@ pub fn alerts() -> Vec<Alert> {
             severity: Severity::Critical,
             holds_for: 0,
             expr: |pace| {
-                let failed = object(metric::RESTORE_PHASE, "phase=\"Failed\"");
+                let failed = of(metric::RESTORE_FAILURE, "reason!=\"Cancelled\"");
                 let ended = age(metric::RESTORE_ENDED, "");
                 let superseded = of(metric::RESTORE_SUPERSEDED, "");
                 let day = pace.seconds(DAY);
-                format!("{failed} == 1 and {ended} < {day} unless {superseded} == 1")
+                let on = "on (namespace, restore)";
+                format!("{failed} == 1 and {on} {ended} < {day} unless {on} {superseded} == 1")
             },
-            summary: "Restore {{ $labels.namespace }}/{{ $labels.restore }} failed",
+            summary: "Restore {{ $labels.namespace }}/{{ $labels.restore }} failed: {{ $labels.reason }}",
             description: "Somebody waits for this data. What happened, what became of the target, and what to do: kubectl --namespace {{ $labels.namespace }} describe restore {{ $labels.restore }}. This clears after a day, when the Restore is deleted, or when a later one into the same claim completes.",
         },
         Alert {

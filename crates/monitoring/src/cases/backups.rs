@@ -11,6 +11,7 @@ const QUEUED: Labels<'_> = &[POLICY[0], POLICY[1], ("state", "Queued")];
 const RUNNING: Labels<'_> = &[POLICY[0], POLICY[1], ("state", "Running")];
 const FULL: Labels<'_> = &[POLICY[0], POLICY[1], ("reason", "StorageFull")];
 const CANCELLED: Labels<'_> = &[POLICY[0], POLICY[1], ("reason", "Cancelled")];
+const REPLACED: Labels<'_> = &[POLICY[0], POLICY[1], ("reason", "Replaced")];
 
 pub fn cases() -> Vec<Case> {
     let mut all = schedule();
@@ -87,6 +88,35 @@ fn failures() -> Vec<Case> {
             &[(Some(1), 20)],
         )
         .quiet_at(10),
+        Case::new(
+            "TidelockBackupFailed",
+            "what the next slot replaced did fail, until one completes",
+        )
+        .given(
+            metric::POLICY_LAST_FAILURE,
+            REPLACED,
+            &[(None, 10), (Some(1), 20), (None, 10)],
+        )
+        .given(
+            metric::POLICY_CONSECUTIVE_FAILURES,
+            POLICY,
+            &[(Some(0), 10), (Some(1), 20), (Some(0), 10)],
+        )
+        .quiet_at(9)
+        .fires_at(10, REPLACED)
+        .quiet_at(30),
+        Case::new(
+            "TidelockBackupFailing",
+            "three in a row of which each was replaced by the next slot page",
+        )
+        .given(metric::POLICY_LAST_FAILURE, REPLACED, &[(Some(1), 30)])
+        .given(
+            metric::POLICY_CONSECUTIVE_FAILURES,
+            POLICY,
+            &[(Some(1), 10), (Some(2), 10), (Some(3), 10)],
+        )
+        .quiet_at(19)
+        .fires_at(20, POLICY),
         Case::new(
             "TidelockBackupFailed",
             "the third failure in a row is told by another alert alone",

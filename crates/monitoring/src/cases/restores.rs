@@ -6,6 +6,8 @@ use super::{Case, Labels};
 
 const RESTORE: Labels<'_> = &[("namespace", "shop"), ("restore", "back")];
 const FAILED: Labels<'_> = &[RESTORE[0], RESTORE[1], ("phase", "Failed")];
+const FULL: Labels<'_> = &[RESTORE[0], RESTORE[1], ("reason", "TargetFull")];
+const CANCELLED: Labels<'_> = &[RESTORE[0], RESTORE[1], ("reason", "Cancelled")];
 const PENDING: Labels<'_> = &[RESTORE[0], RESTORE[1], ("state", "Pending")];
 const QUEUED: Labels<'_> = &[RESTORE[0], RESTORE[1], ("state", "Queued")];
 const STOPPING: Labels<'_> = &[RESTORE[0], RESTORE[1], ("state", "Stopping")];
@@ -18,8 +20,8 @@ pub fn cases() -> Vec<Case> {
             "a failed restore pages until it is deleted",
         )
         .given(
-            metric::RESTORE_PHASE,
-            FAILED,
+            metric::RESTORE_FAILURE,
+            FULL,
             &[(None, 10), (Some(1), 20), (None, 10)],
         )
         .given(
@@ -29,27 +31,44 @@ pub fn cases() -> Vec<Case> {
         )
         .given(metric::RESTORE_SUPERSEDED, RESTORE, &[(Some(0), 40)])
         .quiet_at(9)
-        .fires_at(10, RESTORE)
+        .fires_at(10, FULL)
         .quiet_at(31),
         Case::new(
             "TidelockRestoreFailed",
             "it clears when a later one fills the same claim",
         )
-        .given(metric::RESTORE_PHASE, FAILED, &[(Some(1), 40)])
+        .given(metric::RESTORE_FAILURE, FULL, &[(Some(1), 40)])
         .given(metric::RESTORE_ENDED, RESTORE, &[(Some(0), 40)])
         .given(
             metric::RESTORE_SUPERSEDED,
             RESTORE,
             &[(Some(0), 20), (Some(1), 20)],
         )
-        .fires_at(19, RESTORE)
+        .fires_at(19, FULL)
         .quiet_at(20),
         Case::new("TidelockRestoreFailed", "it clears after a day")
-            .given(metric::RESTORE_PHASE, FAILED, &[(Some(1), 40)])
+            .given(metric::RESTORE_FAILURE, FULL, &[(Some(1), 40)])
             .given(metric::RESTORE_ENDED, RESTORE, &[(Some(-85_800), 40)])
             .given(metric::RESTORE_SUPERSEDED, RESTORE, &[(Some(0), 40)])
-            .fires_at(9, RESTORE)
+            .fires_at(9, FULL)
             .quiet_at(10),
+        Case::new(
+            "TidelockRestoreFailed",
+            "what a person cancelled did not fail",
+        )
+        .given(metric::RESTORE_FAILURE, CANCELLED, &[(Some(1), 20)])
+        .given(metric::RESTORE_PHASE, FAILED, &[(Some(1), 20)])
+        .given(metric::RESTORE_ENDED, RESTORE, &[(Some(0), 20)])
+        .given(metric::RESTORE_SUPERSEDED, RESTORE, &[(Some(0), 20)])
+        .quiet_at(10),
+        Case::new(
+            "TidelockRestoreFailed",
+            "a dry run that failed, which has no series of a failure, pages nobody",
+        )
+        .given(metric::RESTORE_PHASE, FAILED, &[(Some(1), 20)])
+        .given(metric::RESTORE_ENDED, RESTORE, &[(Some(0), 20)])
+        .given(metric::RESTORE_SUPERSEDED, RESTORE, &[(Some(0), 20)])
+        .quiet_at(10),
         Case::new(
             "TidelockRestoreStuck",
             "a restore that does not start for a quarter of an hour pages until it does",

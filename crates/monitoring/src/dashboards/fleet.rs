@@ -69,10 +69,12 @@ fn glance() -> Vec<Panel> {
             how_many(&format!("{} == 1", of(metric::POLICY_SCHEDULE_INVALID, ""))),
             "policies",
         ),
-        Panel::stat("Not ready").shows(
-            how_many(&format!("{} == 0", of(metric::POLICY_READY, ""))),
-            "policies",
-        ),
+        Panel::stat("Not ready")
+            .about("A suspended policy is ready: it does what it was told.")
+            .shows(
+                how_many(&format!("{} == 0", of(metric::POLICY_READY, ""))),
+                "policies",
+            ),
         Panel::stat("Running now").shows(how_many(&newest("Running")), "policies"),
         Panel::stat("Stored").unit("bytes").shows(
             format!("sum({}) or vector(0)", of(metric::POLICY_STORED, "")),
@@ -82,7 +84,27 @@ fn glance() -> Vec<Panel> {
 }
 
 fn worries() -> Vec<Panel> {
+    let never = of(metric::POLICY_NEVER_RUN, "");
+    let good = of(metric::POLICY_GOOD_BACKUPS, "");
     vec![
+        Panel::table("Unprotected: never ran")
+            .about("A backup was due and none has ever completed: nothing protects these volumes.")
+            .shows(format!("{never} == 1"), EACH),
+        Panel::table("Unprotected: no good backup")
+            .about("Nothing that was stored can be relied on: it failed, is damaged or suspicious, was deleted, or was never made.")
+            .shows(format!("{good} == 0"), EACH),
+        Panel::table("Suspended for")
+            .unit("s")
+            .about("They are ready, as they do what they were told, and make no backups.")
+            .shows(
+                format!("sort_desc({})", age(metric::POLICY_SUSPENDED_SINCE, "")),
+                EACH,
+            ),
+        Panel::table("Not ready").shows(format!("{} == 0", of(metric::POLICY_READY, "")), EACH),
+        Panel::table("Age of the newest good backup").unit("s").shows(
+            format!("sort_desc({})", age(metric::POLICY_NEWEST_GOOD, "")),
+            EACH,
+        ),
         Panel::table("Age of the last success").unit("s").shows(
             format!("sort_desc({})", age(metric::POLICY_LAST_SUCCESS, "")),
             EACH,
@@ -156,6 +178,10 @@ fn restores() -> Vec<Panel> {
         Panel::lines("Restores by phase").shows(
             format!("sum by (phase) ({})", of(metric::RESTORE_PHASE, "")),
             "{{phase}}",
+        ),
+        Panel::table("Why they failed").shows(
+            of(metric::RESTORE_FAILURE, ""),
+            "{{namespace}}/{{restore}}: {{reason}}",
         ),
         Panel::table("Duration")
             .unit("s")

@@ -44,6 +44,10 @@ fn now() -> Vec<Panel> {
         Panel::stat("Age of the last success")
             .unit("s")
             .shows(age(metric::POLICY_LAST_SUCCESS, CHOSEN), "age"),
+        Panel::stat("Age of the newest good backup")
+            .unit("s")
+            .about("How old the state is that a restore would bring back. Empty where no backup can be relied on.")
+            .shows(age(metric::POLICY_NEWEST_GOOD, CHOSEN), "age"),
         Panel::stat("Last backup completed")
             .unit("bool_yes_no")
             .shows(chosen(metric::POLICY_LAST_ATTEMPT_SUCCEEDED), "completed"),
@@ -68,6 +72,7 @@ fn now() -> Vec<Panel> {
             .unit("bool_yes_no")
             .shows(chosen(metric::POLICY_SCHEDULE_INVALID), "invalid"),
         Panel::stat("Ready")
+            .about("A suspended policy is ready: it does what it was told.")
             .unit("bool_yes_no")
             .shows(chosen(metric::POLICY_READY), "ready"),
         Panel::table("Volume and storage").shows(chosen(metric::POLICY_INFO), "{{pvc}}"),

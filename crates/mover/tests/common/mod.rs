@@ -176,6 +176,7 @@ impl Place {
             items: vec![DeleteItem {
                 location: location(),
                 backup_uid: backup_uid.into(),
+                unfinished_only: false,
             }],
         });
         match self.run("d-1", task) {

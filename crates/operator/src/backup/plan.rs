@@ -199,6 +199,7 @@ pub fn undo_job(
         items: vec![DeleteItem {
             location: location(&namespace, &pvc, &backup.name_any())?,
             backup_uid: convert::uid(backup)?,
+            unfinished_only: false,
         }],
     });
     let storage = Mount {

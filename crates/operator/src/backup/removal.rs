@@ -1,24 +1,23 @@
 //! Backups that are being deleted, and the Jobs that remove their data.
 
-use std::collections::BTreeMap;
+mod batch;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
-use kube::{Api, Resource, ResourceExt};
-use tidelock_api::{
-    Backup, BackupPolicy, DATA_FINALIZER, DeletionPolicy, MoverSpec, RUN_KIND_LABEL,
-};
-use tidelock_core::names;
+use kube::{Api, ResourceExt};
+use tidelock_api::{Backup, BackupPolicy, DATA_FINALIZER, DeletionPolicy, Phase, RUN_KIND_LABEL};
 use tidelock_core::removal::{
     self as core_removal, DeleteJob, Owner, RemovalDecision, RemovalFacts,
 };
 use tidelock_core::run::{POD_GRACE, PodFact};
-use tidelock_protocol::{DeleteItem, DeleteTask, Outcome, RunId, STORAGE_PATH, Task};
+use tidelock_protocol::Outcome;
 
 use crate::backup::{placing, plan};
 use crate::conditions::{Verdict, ready_reason, set_ready};
@@ -26,9 +25,8 @@ use crate::context::Context;
 use crate::convert;
 use crate::error::Error;
 use crate::finalizers;
-use crate::job::{self, JobPlan, Mount, RunKind};
+use crate::job::RunKind;
 use crate::owners;
-use crate::placement::Placement;
 use crate::run::effects::{self, Created};
 use crate::run::observe::{
     condition, find_job, has_condition, is_finished, is_live, pod_fact, pods_of,
@@ -39,26 +37,29 @@ use crate::volume;
 
 /// Annotation on a delete Job: how many tries were made before it.
 const ATTEMPT_ANNOTATION: &str = "tidelock.dev/attempt";
-/// How long a finished delete Job stays. Longer than the longest pause between tries, which is
-/// counted from its end.
-const DELETE_TTL_SECONDS: i32 = 2 * 3600;
 /// Pause before a delete Job that the API server did not take is asked for again.
 const AFTER_REFUSAL: Duration = Duration::from_secs(60);
 /// Why data stays that nobody aimed at.
 const POLICY_DELETED: &str = "its BackupPolicy was deleted";
-/// Most Backups in one batch; keeps the request well below the size of an environment variable.
-const MAX_BATCH: usize = 100;
 
 /// Brings the deletion of one Backup a step further.
 pub async fn reconcile(backup: &Backup, ctx: &Context, now: Timestamp) -> Result<Action, Error> {
     if !finalizers::has(backup, DATA_FINALIZER) {
         return Ok(Action::await_change());
     }
-    let facts = observe(backup, ctx).await?;
-    match core_removal::decide(&facts, now) {
+    let mut facts = observe(backup, ctx).await?;
+    let mut decision = core_removal::decide(&facts, now);
+    if waits_or_works(&decision) {
+        facts.namespace_is_leaving = namespace_is_leaving(backup, ctx).await?;
+        decision = core_removal::decide(&facts, now);
+    }
+    match decision {
         RemovalDecision::Release(left_behind) => release(backup, ctx, left_behind, now).await?,
         _ if !says_deleting(backup) => say_deleting(backup, ctx, now).await?,
-        RemovalDecision::StopRun => stop_run(backup, ctx).await?,
+        RemovalDecision::StopRun(wake_at) => {
+            stop_run(backup, ctx).await?;
+            return Ok(effects::requeue_at(wake_at, now));
+        }
         RemovalDecision::Gather(wake_at) => return Ok(effects::requeue_at(wake_at, now)),
         RemovalDecision::Hold(why) => {
             let note = format!("The data stays for now: {why}");
@@ -75,6 +76,16 @@ pub async fn reconcile(backup: &Backup, ctx: &Context, now: Timestamp) -> Result
         }
     }
     Ok(Action::await_change())
+}
+
+/// Whether a namespace that is being deleted makes a difference: a release is one all the same, and
+/// what is gathered or awaited goes with it.
+fn waits_or_works(decision: &RemovalDecision) -> bool {
+    use RemovalDecision::{Await, Gather, Hold, Release, Remove, Retry, StopRun};
+    match decision {
+        StopRun(_) | Remove(_) | Hold(_) | Retry { .. } => true,
+        Release(_) | Gather(_) | Await(_) => false,
+    }
 }
 
 fn says_deleting(backup: &Backup) -> bool {
@@ -106,7 +117,10 @@ async fn observe(backup: &Backup, ctx: &Context) -> Result<RemovalFacts, Error> 
     };
     let uid = convert::uid(backup)?;
     let own_job = run_job.filter(|job| owners::is_controlled_by(&job.metadata, &uid));
-    facts.run_is_active |= own_job.is_some_and(|job| !is_finished(&job));
+    if let Some(job) = own_job.filter(|job| !is_finished(job)) {
+        let words = || format!("Job {}", job.name_any());
+        facts.active_run.get_or_insert_with(words);
+    }
     facts.delete_job = match delete_job(backup, ctx) {
         Some(job) => delete_fact(backup, &job, ctx).await?,
         None => DeleteJob::Absent,
@@ -126,17 +140,45 @@ fn cached_facts(backup: &Backup, ctx: &Context) -> RemovalFacts {
     let namespace = backup.namespace().unwrap_or_default();
     let uid = backup.uid().unwrap_or_default();
     let pods = pods_of(ctx, &namespace, &uid);
+    let live = pods.iter().find(|pod| is_live(pod));
     RemovalFacts {
         may_have_data: run_job_name(backup).is_some(),
-        retain: backup.spec.deletion_policy == DeletionPolicy::Retain,
+        completed: has_completed(backup),
+        retain: is_retained(backup),
         owner: owner(backup, ctx),
-        run_is_active: pods.iter().any(|pod| is_live(pod)),
+        active_run: live.map(|pod| format!("Pod {}", pod.name_any())),
+        deleted: leaving_since(backup),
         held_by: reader(backup, ctx),
         storage_gone: None,
         namespace_is_leaving: false,
         batch_since: leaving_since(backup),
         delete_job: DeleteJob::Absent,
     }
+}
+
+fn has_completed(backup: &Backup) -> bool {
+    let status = backup.status.as_ref();
+    status.and_then(|status| status.phase) == Some(Phase::Completed)
+}
+
+fn is_retained(backup: &Backup) -> bool {
+    backup.spec.deletion_policy == DeletionPolicy::Retain
+}
+
+/// Whether no Job can be made any more, by the namespace as it is now. Asked only where there is
+/// something to be done or to wait for.
+async fn namespace_is_leaving(backup: &Backup, ctx: &Context) -> Result<bool, Error> {
+    let namespace = convert::namespace(backup)?;
+    let api: Api<Namespace> = Api::all(ctx.client.clone());
+    let live = api
+        .get_metadata_opt(&namespace)
+        .await
+        .map_err(Error::api(format!("read Namespace {namespace}")))?;
+    Ok(live.is_none_or(|live| is_leaving(&live.metadata)))
+}
+
+fn is_leaving(meta: &ObjectMeta) -> bool {
+    meta.deletion_timestamp.is_some()
 }
 
 /// The Restore that has begun to read a Backup and has not ended.
@@ -300,8 +342,8 @@ async fn remove_batch(
     if live.is_none_or(|live| live.uid() != backup.uid()) {
         return Ok(Action::await_change());
     }
-    let batch = still_meant(batch(backup, ctx, attempt, now), ctx).await?;
-    if !batch.iter().any(|other| other.uid() == backup.uid()) {
+    let batch = batch::still_meant(batch::gather(backup, ctx, attempt, now), ctx).await?;
+    if !batch.iter().any(|item| item.backup.uid() == backup.uid()) {
         release(backup, ctx, Some(POLICY_DELETED.to_owned()), now).await?;
         return Ok(Action::await_change());
     }
@@ -312,7 +354,7 @@ async fn remove_batch(
             return Ok(Action::requeue(AFTER_REFUSAL));
         }
     };
-    let job = delete_manifest(&batch, backup, attempt, &placement, ctx)?;
+    let job = batch::job(&batch, backup, attempt, &placement, ctx)?;
     match effects::ensure_job(ctx, &job).await? {
         Created::Exists => {}
         Created::NamespaceLeaving => {
@@ -326,130 +368,6 @@ async fn remove_batch(
         }
     }
     Ok(Action::await_change())
-}
-
-/// Those of `batch` that do not fall with a policy that is gone or going.
-async fn still_meant(batch: Vec<Arc<Backup>>, ctx: &Context) -> Result<Vec<Arc<Backup>>, Error> {
-    let mut judged: BTreeMap<String, bool> = BTreeMap::new();
-    let mut meant = Vec::new();
-    for backup in batch {
-        let Some(owner) = owners::controller(&backup.metadata) else {
-            meant.push(backup);
-            continue;
-        };
-        let alive = match judged.get(&owner.uid) {
-            Some(alive) => *alive,
-            None => {
-                let alive = policy_lives(&backup, owner, ctx).await?;
-                judged.insert(owner.uid.clone(), alive);
-                alive
-            }
-        };
-        if alive {
-            meant.push(backup);
-        }
-    }
-    Ok(meant)
-}
-
-async fn policy_lives(
-    backup: &Backup,
-    owner: &OwnerReference,
-    ctx: &Context,
-) -> Result<bool, Error> {
-    let namespace = convert::namespace(backup)?;
-    let api: Api<BackupPolicy> = Api::namespaced(ctx.client.clone(), &namespace);
-    let name = &owner.name;
-    let policy = api
-        .get_metadata_opt(name)
-        .await
-        .map_err(Error::api(format!("read BackupPolicy {namespace}/{name}")))?;
-    Ok(policy.is_some_and(|policy| {
-        policy.metadata.uid.as_ref() == Some(&owner.uid)
-            && policy.metadata.deletion_timestamp.is_none()
-    }))
-}
-
-/// The Backups that go along with `backup`: a first try takes all that wait on the same storage,
-/// a repeat only itself, so that one bad item does not hold up others for ever.
-fn batch(backup: &Backup, ctx: &Context, attempt: u32, now: Timestamp) -> Vec<Arc<Backup>> {
-    let alone = || vec![Arc::new(backup.clone())];
-    if attempt > 0 {
-        return alone();
-    }
-    let mut others = ctx.caches.backups.state_filter(|other| {
-        let waits = other.metadata.deletion_timestamp.is_some()
-            && finalizers::has(other, DATA_FINALIZER)
-            && other.namespace() == backup.namespace()
-            && storage_pvc(other) == storage_pvc(backup)
-            && placing::written_as(other) == placing::written_as(backup)
-            && delete_job(other, ctx).is_none();
-        waits
-            && matches!(
-                core_removal::decide(&cached_facts(other, ctx), now),
-                RemovalDecision::Remove(_) | RemovalDecision::Gather(_)
-            )
-    });
-    others.sort_by_key(|other| (leaving_since(other), other.name_any()));
-    let own = |chunk: &&[Arc<Backup>]| chunk.iter().any(|other| other.uid() == backup.uid());
-    let chunk = others.chunks(MAX_BATCH).find(own);
-    chunk.map_or_else(alone, <[Arc<Backup>]>::to_vec)
-}
-
-fn delete_manifest(
-    batch: &[Arc<Backup>],
-    lead: &Backup,
-    attempt: u32,
-    placement: &Placement,
-    ctx: &Context,
-) -> Result<Job, Error> {
-    let namespace = convert::namespace(lead)?;
-    let uids: Vec<String> = batch.iter().filter_map(|backup| backup.uid()).collect();
-    let uid_refs: Vec<&str> = uids.iter().map(String::as_str).collect();
-    let name = names::delete_job_name(&uid_refs, attempt);
-    let items: Result<Vec<DeleteItem>, Error> = batch
-        .iter()
-        .map(|backup| {
-            Ok(DeleteItem {
-                location: own_location(backup)?,
-                backup_uid: convert::uid(backup.as_ref())?,
-            })
-        })
-        .collect();
-    let id = RunId {
-        namespace: namespace.clone(),
-        name: name.clone(),
-        uid: name.clone(),
-    };
-    let policy = super::policy(lead, ctx);
-    let mover = plan::mover(lead, policy.as_deref());
-    let request = job::request(id, &mover, Task::Delete(DeleteTask { items: items? }))?;
-    let storage = storage_pvc(lead).unwrap_or_default();
-    Ok(job::build(JobPlan {
-        name: &name,
-        namespace: &namespace,
-        kind: RunKind::Delete,
-        run_name: &name,
-        run_uid: &name,
-        owners: batch
-            .iter()
-            .filter_map(|backup| backup.owner_ref(&()))
-            .collect(),
-        image: &ctx.mover_image,
-        request,
-        mounts: &[Mount {
-            claim: storage,
-            path: STORAGE_PATH,
-            read_only: false,
-        }],
-        mover: &MoverSpec {
-            resources: None,
-            ..mover
-        },
-        placement,
-        ttl_seconds: Some(DELETE_TTL_SECONDS),
-        annotations: BTreeMap::from([(ATTEMPT_ANNOTATION.to_owned(), attempt.to_string())]),
-    }))
 }
 
 /// Takes the finalizer off, and says what is left behind.
@@ -470,9 +388,13 @@ async fn release(
                 reasons::DATA_RETAINED,
                 format!("Left the data at {location} in place: {why}"),
             ),
-            None => (
+            None if has_completed(backup) => (
                 reasons::DATA_DELETED,
                 format!("Removed the data at {location}"),
+            ),
+            None => (
+                reasons::DATA_DELETED,
+                format!("Removed what was half written at {location}"),
             ),
         };
         tell(backup, ctx, reason, false, note, now).await?;
@@ -497,3 +419,7 @@ async fn tell(
 ) -> Result<(), Error> {
     tell_run(backup, ctx, (reason, warning, &note.clone()), note, now).await
 }
+
+#[cfg(test)]
+#[path = "removal/tests.rs"]
+mod tests;

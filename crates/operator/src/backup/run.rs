@@ -249,6 +249,7 @@ fn size(done: &BackupReport) -> SizeStatus {
         stored_bytes: to_i64(done.stored_bytes),
         stored: text::bytes(done.stored_bytes),
         files: to_i64(done.files),
+        others: to_i64(done.others),
         changed_files: to_i64(done.torn.total),
     }
 }

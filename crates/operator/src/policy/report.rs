@@ -93,6 +93,14 @@ pub async fn name_taken(
     tell(policy, ctx, reasons::MISSED_SCHEDULE, true, note, now).await
 }
 
+/// Whether the status of `policy` as it is now says `reason` already.
+fn says(policy: &BackupPolicy, reason: &str) -> bool {
+    policy.status.as_ref().is_some_and(|status| {
+        ready_reason(&status.conditions) == reason
+            && status.observed_generation == policy.metadata.generation
+    })
+}
+
 /// Says that the schedule cannot be followed.
 pub async fn invalid(
     policy: &BackupPolicy,
@@ -103,9 +111,7 @@ pub async fn invalid(
 ) -> Result<(), Error> {
     let note = error.to_string();
     let mut status = summary(policy, observed);
-    if ready_reason(&status.conditions) != reasons::INVALID_SCHEDULE
-        || status.observed_generation != policy.metadata.generation
-    {
+    if !says(policy, reasons::INVALID_SCHEDULE) {
         tell(
             policy,
             ctx,
@@ -131,15 +137,12 @@ pub async fn refused(
     now: Timestamp,
 ) -> Result<(), Error> {
     let note = format!("The API server does not take the Backup that is due: {words}");
-    tell(
-        policy,
-        ctx,
-        reasons::BACKUP_REFUSED,
-        true,
-        note.clone(),
-        now,
-    )
-    .await?;
+    // The words name the slot, and the next one is most likely refused for the same cause.
+    if !says(policy, reasons::BACKUP_REFUSED) {
+        let key = format!("{:?}", policy.metadata.generation);
+        let telling = (reasons::BACKUP_REFUSED, true, key.as_str());
+        tell_of(policy, ctx, telling, note.clone(), now).await?;
+    }
     let verdict = Verdict::no(reasons::BACKUP_REFUSED, note);
     let mut status = summary(policy, observed);
     verification.write_to(&mut status);
@@ -200,8 +203,9 @@ pub async fn decided(
     let mut status = summary(policy, observed);
     if let Some(slots) = &decision.skipped {
         skipped(policy, ctx, slots, now).await?;
-        status.skipped_slots = status.skipped_slots.saturating_add(slots.count.into());
     }
+    let without_backup = decision.slots_without_backup().into();
+    status.skipped_slots = status.skipped_slots.saturating_add(without_backup);
     if let Some(until) = decision.clock_stepped_back {
         clock_stepped_back(policy, ctx, until, now).await?;
     }
@@ -231,7 +235,8 @@ fn verdict(
     verification: &Verification,
 ) -> Verdict {
     if policy.spec.suspend {
-        return Verdict::no(
+        // It does what it was told, and whoever waits for it to be well need not wait.
+        return Verdict::yes(
             reasons::SUSPENDED,
             "Suspended: no backups are started until spec.suspend is false",
         );
@@ -348,11 +353,57 @@ async fn write(
 mod tests {
     use super::*;
 
+    fn policy() -> BackupPolicy {
+        let spec = r#"{"schedule": "x", "target": {"pvcName": "data"}}"#;
+        BackupPolicy::new("nightly", serde_json::from_str(spec).unwrap())
+    }
+
+    #[test]
+    fn a_suspended_policy_is_ready_as_it_does_what_it_was_told() {
+        let mut policy = policy();
+        policy.spec.suspend = true;
+        let decision = PolicyDecision {
+            run: None,
+            missed: None,
+            held: None,
+            cancel: Vec::new(),
+            skipped: None,
+            clock_stepped_back: None,
+            dealt_with_until: Timestamp::UNIX_EPOCH,
+            next: None,
+            misdated: Vec::new(),
+            remove: Vec::new(),
+            wake_at: None,
+        };
+        let verdict = verdict(&policy, &decision, &Verification::default());
+        let mut status = BackupPolicyStatus::default();
+        conclude(&policy, &mut status, &verdict, Timestamp::UNIX_EPOCH);
+        let holds = |kind| conditions::holds(&status.conditions, kind);
+        assert!(holds(tidelock_api::READY) && holds(SUSPENDED));
+        assert!(!holds(tidelock_api::STALLED));
+        assert_eq!(ready_reason(&status.conditions), reasons::SUSPENDED);
+    }
+
+    #[test]
+    fn a_refusal_is_news_until_the_status_of_this_generation_says_it() {
+        let mut policy = policy();
+        policy.metadata.generation = Some(1);
+        assert!(!says(&policy, reasons::BACKUP_REFUSED));
+        let mut status = BackupPolicyStatus::default();
+        for slot in ["nightly-1", "nightly-2"] {
+            let refused = Verdict::no(reasons::BACKUP_REFUSED, format!("{slot} is forbidden"));
+            conclude(&policy, &mut status, &refused, Timestamp::UNIX_EPOCH);
+            policy.status = Some(status.clone());
+            assert!(says(&policy, reasons::BACKUP_REFUSED), "{slot}");
+        }
+        policy.metadata.generation = Some(2);
+        assert!(!says(&policy, reasons::BACKUP_REFUSED));
+    }
+
     #[test]
     fn a_policy_is_suspended_since_it_was_and_not_since_its_schedule_was_invalid() {
         let at = |second| Timestamp::from_second(second).unwrap();
-        let spec = r#"{"schedule": "x", "target": {"pvcName": "data"}}"#;
-        let mut policy = BackupPolicy::new("nightly", serde_json::from_str(spec).unwrap());
+        let mut policy = policy();
         let mut status = BackupPolicyStatus::default();
         let invalid = Verdict::no(reasons::INVALID_SCHEDULE, "");
         conclude(&policy, &mut status, &invalid, at(1));

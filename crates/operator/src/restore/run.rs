@@ -166,15 +166,23 @@ impl Run for Restore {
     }
 
     async fn undo_job(&self, ctx: &Context, name: &str) -> Result<Result<Job, Readiness>, Error> {
-        let placement = match place_undo(self, ctx).await? {
-            Ok(placement) => placement,
-            Err(not_ready) => return Ok(Err(not_ready)),
-        };
-        plan::undo_job(self, &placement, name, &ctx.mover_image).map(Ok)
+        undo_job(self, ctx, name, false).await
     }
 
     fn undone(&mut self, outcome: &Outcome) -> String {
         outcome::undone(self, outcome)
+    }
+
+    fn undo_pending(&mut self) -> Option<String> {
+        self.status.get_or_insert_default().undo_pending = true;
+        let by_hand = by_hand(self);
+        // One that fails because it was deleted is gone in a moment.
+        if self.metadata.deletion_timestamp.is_some() {
+            return Some(by_hand);
+        }
+        Some(format!(
+            "Delete this Restore to have the target put back after all, which takes all that was put into it since the restore began. {by_hand}"
+        ))
     }
 
     fn fail(&mut self, failure: &RunFailure) {
@@ -217,10 +225,49 @@ async fn place(
     placement::place(ctx, &wanted).await
 }
 
+/// How a person puts the target of `restore` back.
+pub fn by_hand(restore: &Restore) -> String {
+    let uid = restore.uid().unwrap_or_default();
+    match restore.spec.overwrite {
+        Overwrite::Never => {
+            "To do it by hand, empty the volume; it was empty before.".to_owned()
+        }
+        Overwrite::Merge => {
+            "To do it by hand, remove what has a name that starts with .tidelock-; what was merged stays.".to_owned()
+        }
+        Overwrite::Replace => format!(
+            "To do it by hand, remove all but .tidelock-replaced-{uid} and .tidelock-restore-{uid} from the volume's root, move back what lies in the former, and remove both."
+        ),
+    }
+}
+
+/// The Job that takes back what `restore` half wrote, where no pod that stays uses its target.
+pub async fn undo_job_of_unused(
+    restore: &Restore,
+    ctx: &Context,
+    name: &str,
+) -> Result<Result<Job, Readiness>, Error> {
+    undo_job(restore, ctx, name, !restore.spec.allow_in_use).await
+}
+
+async fn undo_job(
+    restore: &Restore,
+    ctx: &Context,
+    name: &str,
+    only_unused: bool,
+) -> Result<Result<Job, Readiness>, Error> {
+    let placement = match place_undo(restore, ctx, only_unused).await? {
+        Ok(placement) => placement,
+        Err(not_ready) => return Ok(Err(not_ready)),
+    };
+    plan::undo_job(restore, &placement, name, &ctx.mover_image).map(Ok)
+}
+
 /// Where and as whom what was half restored is taken back: as the restore ran.
 async fn place_undo(
     restore: &Restore,
     ctx: &Context,
+    only_unused: bool,
 ) -> Result<Result<Placement, Readiness>, Error> {
     let namespace = convert::namespace(restore)?;
     let name = plan::target_name(restore);
@@ -233,7 +280,7 @@ async fn place_undo(
     let wanted = Wanted {
         namespace: &namespace,
         volumes: &[Volume::of(name, target.as_ref())],
-        unused: None,
+        unused: only_unused.then_some(name),
         mover: &restore.spec.mover.clone().unwrap_or_default(),
         data: name,
         owners: &owners,

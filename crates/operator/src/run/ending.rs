@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
@@ -41,12 +42,17 @@ pub async fn observe<R: Run>(
 }
 
 async fn undo_fact<R: Run>(run: &R, ctx: &Context) -> Result<UndoFact, Error> {
-    let Some(name) = run.progress().undo_job_name.map(str::to_owned) else {
-        return Ok(UndoFact::NotNeeded);
-    };
+    match run.progress().undo_job_name {
+        Some(name) => undo_job_fact(run, ctx, name).await,
+        None => Ok(UndoFact::NotNeeded),
+    }
+}
+
+/// What is known of the Job `name` that takes back what `run` half wrote.
+pub async fn undo_job_fact<R: Run>(run: &R, ctx: &Context, name: &str) -> Result<UndoFact, Error> {
     let namespace = convert::namespace(run)?;
     let uid = convert::uid(run)?;
-    let Some(job) = find_job(ctx, &namespace, &name).await? else {
+    let Some(job) = find_job(ctx, &namespace, name).await? else {
         return Ok(UndoFact::Absent);
     };
     if !owners::is_controlled_by(&job.metadata, &uid) {
@@ -56,11 +62,16 @@ async fn undo_fact<R: Run>(run: &R, ctx: &Context) -> Result<UndoFact, Error> {
         )));
     }
     if !is_finished(&job) {
-        let trouble = match pod_fact(&job, &undo_pods_of(ctx, &namespace, &uid)) {
-            PodFact::Waiting { trouble, .. } => trouble,
-            PodFact::None { .. } | PodFact::Started => None,
+        let job_uid = convert::uid(job.as_ref())?;
+        let mut pods = undo_pods_of(ctx, &namespace, &uid);
+        pods.retain(|pod| owners::is_controlled_by(&pod.metadata, &job_uid));
+        let (at_work, trouble) = match pod_fact(&job, &pods) {
+            PodFact::Waiting { trouble, .. } => (false, trouble),
+            // One that has ended, or pauses before a retry, was at work.
+            PodFact::None { .. } => (!pods.is_empty(), None),
+            PodFact::Started => (true, None),
         };
-        return Ok(UndoFact::Active(trouble));
+        return Ok(UndoFact::Active { at_work, trouble });
     }
     if has_condition(&job, "Complete") {
         return Ok(UndoFact::Done);
@@ -131,6 +142,21 @@ pub async fn settle_undo<R: Run>(run: &R, ctx: &Context) -> Result<(), Error> {
     }
 }
 
+/// Takes into `run` what the undo Job `job`, which has ended well, came to; the sentence that tells
+/// it.
+pub async fn what_was_undone<R: Run>(
+    run: &mut R,
+    ctx: &Context,
+    job: &Job,
+) -> Result<String, Error> {
+    let uid = convert::uid(run)?;
+    let outcome = report::of_success(ctx, job, &uid).await?;
+    Ok(match outcome {
+        Ok(outcome) => run.undone(&outcome),
+        Err(missing) => missing.message,
+    })
+}
+
 /// Calls a run Failed for the recorded reason, and says what was taken back and what stays.
 pub async fn fail_as_recorded<R: Run>(
     run: &R,
@@ -145,25 +171,21 @@ pub async fn fail_as_recorded<R: Run>(
     let mut failure = report::RunFailure::recorded(recorded);
     let undo_job = progress.undo_job_name.map(str::to_owned);
     let namespace = convert::namespace(run)?;
-    let uid = convert::uid(run)?;
     let mut changed = run.clone();
     let job = match &undo_job {
         Some(name) => find_job(ctx, &namespace, name).await?,
         None => None,
     };
     let words = match (left, job) {
-        (Some(left), _) => Some(left),
-        (None, Some(job)) => {
-            let outcome = report::of_success(ctx, &job, &uid).await?;
-            Some(match outcome {
-                Ok(outcome) => changed.undone(&outcome),
-                Err(missing) => missing.message,
-            })
+        (Some(left), _) => {
+            let advice = undo_job.and_then(|_| changed.undo_pending());
+            Some(format!("{left} {}", advice.unwrap_or_default()))
         }
+        (None, Some(job)) => Some(what_was_undone(&mut changed, ctx, &job).await?),
         (None, None) => None,
     };
     if let Some(words) = words {
-        failure.message = format!("{} {words}", failure.message);
+        failure.message = format!("{} {}", failure.message, words.trim_end());
     }
     status::failed_as(run, changed, ctx, &failure, now).await
 }

@@ -215,8 +215,8 @@ pub trait Run:
     /// Why it was told to end, if it was.
     fn cancelled(&self) -> Option<String>;
 
-    /// Whether what it half wrote must be taken back after `failure`; only asked where a pod of it
-    /// may have run.
+    /// Whether what it half wrote must be taken back after `failure`; only asked where its Job was
+    /// made.
     fn needs_undo(&self, failure: &RunFailure) -> bool;
 
     /// The Job that takes back what it half wrote, under the name `name`; what keeps that from
@@ -229,6 +229,11 @@ pub trait Run:
 
     /// What taking back came to, in a sentence.
     fn undone(&mut self, outcome: &Outcome) -> String;
+
+    /// Takes in that what it half wrote could not be taken back; what to do about it, if anything.
+    fn undo_pending(&mut self) -> Option<String> {
+        None
+    }
 
     /// Takes the mover's report into the status where it fits what was asked for.
     fn settle(

@@ -2,8 +2,9 @@
 //! they leave.
 
 pub mod effects;
-mod ending;
+pub mod ending;
 pub mod kind;
+mod kubelet;
 pub mod observe;
 pub mod progress;
 pub mod reconcile;

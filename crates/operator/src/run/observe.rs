@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
@@ -121,34 +121,6 @@ fn pods(
     })
 }
 
-/// How long a kubelet may be behind with telling that a container runs.
-const STATUS_LAG: SignedDuration = SignedDuration::from_mins(2);
-
-/// Whether the container of a pod has run, or may have: what a kubelet tells comes late, so only a
-/// pod that has no node, or that was stuck before its start for long, is taken at its word.
-pub fn may_have_run(pod: &Pod, now: Timestamp) -> bool {
-    if pod
-        .spec
-        .as_ref()
-        .is_none_or(|spec| spec.node_name.is_none())
-    {
-        return false;
-    }
-    let status = pod.status.clone().unwrap_or_default();
-    let containers = status.container_statuses.unwrap_or_default();
-    let waits_only = !containers.is_empty()
-        && containers.iter().all(|container| {
-            let waiting = container.state.as_ref().and_then(|s| s.waiting.as_ref());
-            waiting.is_some()
-                && container
-                    .last_state
-                    .as_ref()
-                    .is_none_or(|s| s.terminated.is_none())
-        });
-    let since = status.start_time.map_or(now, |time| time.0);
-    !(waits_only && now.duration_since(since) >= STATUS_LAG)
-}
-
 /// Whether a pod can still run or write.
 pub fn is_live(pod: &Pod) -> bool {
     let phase = pod
@@ -180,6 +152,7 @@ pub fn pod_fact(job: &Job, pods: &[Arc<Pod>]) -> PodFact {
                 pod.name_any()
             )),
             since: leaving.0,
+            is_mute: false,
         };
     }
     match pod
@@ -191,16 +164,26 @@ pub fn pod_fact(job: &Job, pods: &[Arc<Pod>]) -> PodFact {
             pod: pod.name_any(),
             trouble: Some(silence(pod)),
             since,
+            is_mute: false,
         }),
         Some("Succeeded" | "Failed") => PodFact::None {
             since: ended(pod).or(Some(convert::created(&pod.metadata))),
         },
-        _ => PodFact::Waiting {
-            pod: pod.name_any(),
-            trouble: pod_trouble(pod),
-            since: convert::created(&pod.metadata),
-        },
+        _ => {
+            let trouble = pod_trouble(pod);
+            PodFact::Waiting {
+                pod: pod.name_any(),
+                is_mute: trouble.is_none() && has_node(pod),
+                trouble,
+                since: convert::created(&pod.metadata),
+            }
+        }
     }
+}
+
+fn has_node(pod: &Pod) -> bool {
+    let spec = pod.spec.as_ref();
+    spec.is_some_and(|spec| spec.node_name.is_some())
 }
 
 /// Since when the node of a running pod has not answered: then the control plane calls the pod not
@@ -244,7 +227,7 @@ fn pod_trouble(pod: &Pod) -> Option<String> {
         let pinned = pod.annotations().get(PIN_ANNOTATION);
         let why = pinned.map(|why| format!(" {why}")).unwrap_or_default();
         return Some(format!(
-            "Pod {} is not scheduled: {words}{why}",
+            "Pod {} is not scheduled: {words}{why} Make room on a node that it may use, or change nodeSelector, tolerations or resources in spec.mover.",
             pod.name_any()
         ));
     }
@@ -310,6 +293,29 @@ mod tests {
     fn a_pod_is_at_work_as_long_as_its_node_speaks_for_it() {
         assert_eq!(running("True", "True"), PodFact::Started);
         assert_eq!(running("False", "False"), PodFact::Started);
+    }
+
+    #[test]
+    fn a_pod_on_a_node_that_says_nothing_is_mute_and_one_that_waits_for_a_node_is_not() {
+        let is_mute = |node: Option<&str>, reason: &str| {
+            let pod: Pod = serde_json::from_value(json!({
+                "metadata": {"name": "now-backup-x", "creationTimestamp": "2026-11-23T13:07:52Z"},
+                "spec": {"nodeName": node, "containers": []},
+                "status": {"phase": "Pending", "containerStatuses": [{
+                    "name": "mover", "image": "", "imageID": "", "ready": false,
+                    "restartCount": 0, "state": {"waiting": {"reason": reason}},
+                }]},
+            }))
+            .unwrap();
+            let PodFact::Waiting { is_mute, .. } = pod_fact(&Job::default(), &[Arc::new(pod)])
+            else {
+                panic!("it is not waited for");
+            };
+            is_mute
+        };
+        assert!(is_mute(Some("node-1"), "ContainerCreating"));
+        assert!(!is_mute(Some("node-1"), "ImagePullBackOff"));
+        assert!(!is_mute(None, "ContainerCreating"));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::run::kind::Run;
 use crate::run::observe::{find_job, job_fact, pods_of};
 use crate::run::report::{self, RunFailure};
 use crate::run::status;
-use crate::run::{ending, observe, progress};
+use crate::run::{ending, kubelet, observe, progress};
 use crate::telemetry::reasons;
 
 /// Pause before pods and namespaces are looked at again that keep a run from starting: all pods of
@@ -179,16 +179,25 @@ async fn observe<R: Run>(
         run.plan(ctx).await?
     };
     let pods = pods_of(ctx, &namespace, &uid);
+    let waits_since = observe::waits_since(run.meta(), progress.conditions, now);
+    let mut job_fact = job_fact(job.as_deref(), run, &pods);
+    if let JobFact::Active(pod) = &mut job_fact
+        && !ended
+        && progress.ending_since.is_none()
+    {
+        let asked = progress.start_time.unwrap_or(waits_since);
+        kubelet::listen(ctx, pod, &pods, asked, now).await;
+    }
     Ok(Observed {
         facts: RunFacts {
             phase: progress.phase.map(convert::to_core),
-            waits_since: observe::waits_since(run.meta(), progress.conditions, now),
+            waits_since,
             started: progress.start_time,
             start_deadline: convert::seconds(run.start_deadline_seconds()),
             readiness,
             refused: status::last_refusal(run),
             job_name,
-            job: job_fact(job.as_deref(), run, &pods),
+            job: job_fact,
             cancelled: run.cancelled(),
             ending: ending::observe(run, ctx, &pods).await?,
         },
@@ -269,6 +278,12 @@ fn waiting<R: Run>(run: &R, plan: &R::Plan) -> Result<Waiting, Error> {
 
 /// Fails, at once where nothing is left to do: else the failure is recorded, and it is called
 /// Failed when its pods are gone and what they half wrote is taken back.
+///
+/// # Guarantees
+/// A run whose Job was made is taken back whether a pod of it was seen at work or not. The pods that
+/// are there tell nothing of those before them, and neither does the Job: a pod that was drained, or
+/// went with its node, is gone and counted nowhere. Where nothing was written, taking back touches
+/// nothing.
 async fn end_badly<R: Run>(
     run: &R,
     ctx: &Context,
@@ -276,12 +291,8 @@ async fn end_badly<R: Run>(
     failure: &RunFailure,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let namespace = convert::namespace(run)?;
-    let pods = pods_of(ctx, &namespace, &observed.uid);
     let begun = run.progress().phase == Some(Phase::Running) || observed.own_job().is_some();
-    let may_have_run =
-        begun && (pods.is_empty() || pods.iter().any(|pod| observe::may_have_run(pod, now)));
-    let needs_undo = may_have_run && run.needs_undo(failure);
+    let needs_undo = begun && run.needs_undo(failure);
     let cancelled_at_work =
         failure.reason == core_run::CANCELLED && matches!(observed.facts.job, JobFact::Active(_));
     if needs_undo || cancelled_at_work {
@@ -308,3 +319,7 @@ async fn finish<R: Run>(
         Err(failure) => end_badly(run, ctx, observed, &failure, now).await,
     }
 }
+
+#[cfg(test)]
+#[path = "reconcile_tests.rs"]
+mod tests;

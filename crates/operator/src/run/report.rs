@@ -132,7 +132,7 @@ pub async fn of_success(
         return Ok(Err(RunFailure::new(
             reasons::REPORT_MISSING,
             format!(
-                "Job {} ended well, but its pod is gone, and with it the report of what was done; the result cannot be trusted. Start the run again under a new name.",
+                "Job {} ended well, but its pod is gone, and with it the report of what was done; the result cannot be trusted. Make it again under a new name; a scheduled backup comes with the next slot.",
                 job.name_any()
             ),
         )));
@@ -143,7 +143,7 @@ pub async fn of_success(
         Err(error) => Err(RunFailure::new(
             reasons::REPORT_MISSING,
             format!(
-                "Job {} ended well, but {error}; the result cannot be trusted.",
+                "Job {} ended well, but {error}; the result cannot be trusted. Make it again under a new name; a scheduled backup comes with the next slot.",
                 job.name_any()
             ),
         )),

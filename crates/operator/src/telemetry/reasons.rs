@@ -142,6 +142,10 @@ pub const RESTORE_STARTED: &str = "RestoreStarted";
 pub const RESTORE_WAITING: &str = "RestoreWaiting";
 /// Event: a PVC was made.
 pub const TARGET_CREATED: &str = "TargetCreated";
+/// Event: the target of a deleted Restore that had failed is as it was.
+pub const TARGET_PUT_BACK: &str = "TargetPutBack";
+/// Event: the target of a deleted Restore that had failed could not be put back.
+pub const TARGET_LEFT: &str = "TargetLeft";
 /// Event: a Restore ended well.
 pub const RESTORE_COMPLETED: &str = "RestoreCompleted";
 /// Event: a Restore failed.

@@ -3,6 +3,7 @@
 //! difference as the person would who is woken by it.
 
 mod backups;
+mod failures;
 mod policies;
 mod restores;
 mod view;

@@ -4,7 +4,7 @@ use anyhow::Result;
 use insta::assert_snapshot;
 use k8s_openapi::api::core::v1::ResourceQuota;
 use serde_json::json;
-use tidelock_api::BackupPolicy;
+use tidelock_api::{BackupPolicy, Phase};
 use tidelock_e2e::{Story, tell};
 
 use crate::{OPERATOR, YEARLY, back_up, kubectl_wait, view, volumes};
@@ -28,17 +28,35 @@ async fn until_it_says(story: &Story, reason: &str) -> Result<()> {
 }
 
 #[tokio::test]
-async fn one_that_never_ran_and_is_healthy_after_its_first_backups() -> Result<()> {
+async fn one_that_never_ran_because_its_volume_is_missing() -> Result<()> {
+    let _there = OPERATOR.read().await;
+    tell("golden-never", |story| async move {
+        story.volume("backup-storage").await?;
+        let soon = json!({"startDeadlineSeconds": 10});
+        story.policy("nightly", "* * * * *", soon).await?;
+        until(&story, "to have a failed backup", |policy| {
+            let status = policy.status.as_ref()?;
+            let last = status.last_backup.as_ref()?;
+            Some(last.phase == Some(Phase::Failed) && status.active.is_empty())
+        })
+        .await?;
+        assert_snapshot!(
+            "policy_never_ran",
+            view::of(&story, "backuppolicy", "nightly")?
+        );
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn one_that_is_healthy_after_its_first_backups() -> Result<()> {
     let _there = OPERATOR.read().await;
     tell("golden-healthy", |story| async move {
         volumes(&story).await?;
         let keep = json!({"retention": {"keepLast": 2}});
         story.policy("nightly", YEARLY, keep).await?;
         kubectl_wait(&story, "backuppolicy/nightly", "condition=Ready")?;
-        assert_snapshot!(
-            "policy_never_ran",
-            view::of(&story, "backuppolicy", "nightly")?
-        );
         for name in ["first", "second", "third"] {
             back_up(&story, name, json!({"policyRef": "nightly"})).await?;
         }
@@ -85,6 +103,9 @@ async fn one_that_is_suspended_and_one_whose_schedule_cannot_be_followed() -> Re
         let suspended = json!({"suspend": true});
         story.policy("nightly", YEARLY, suspended).await?;
         until_it_says(&story, "Suspended").await?;
+        // It does what it was told, so whoever waits for health has it.
+        kubectl_wait(&story, "backuppolicy/nightly", "condition=Ready")?;
+        kubectl_wait(&story, "backuppolicy/nightly", "condition=Suspended")?;
         assert_snapshot!(
             "policy_suspended",
             view::of(&story, "backuppolicy", "nightly")?

@@ -4,10 +4,10 @@ use std::fs;
 
 use anyhow::{Result, ensure};
 use serde_json::json;
-use tidelock_api::{Backup, BackupPolicy, VerificationResult};
+use tidelock_api::{Backup, BackupPolicy, Phase, Restore, VerificationResult};
 use tidelock_e2e::outcome::{completed, restored};
 use tidelock_e2e::prometheus::Prometheus;
-use tidelock_e2e::{deployment, tell, tree};
+use tidelock_e2e::{Story, deployment, tell, tree};
 use tidelock_monitoring::pace::Pace;
 
 use crate::{OPERATOR, YEARLY, back_up, fast, movers_find_a_node, nightly, no_more_backups};
@@ -54,6 +54,13 @@ async fn a_missed_schedule_is_told_until_the_slot_has_its_backup() -> Result<()>
     .await
 }
 
+/// Makes a backup of the policy `nightly` that fails, as its volume is missing.
+async fn fail(story: &Story, name: &str) -> Result<()> {
+    let failing = json!({"policyRef": "nightly", "startDeadlineSeconds": 1});
+    story.backup(name, failing).await?;
+    story.wait_backup(name).await.map(|_| ())
+}
+
 #[tokio::test]
 async fn failures_are_told_and_the_third_pages_until_one_completes() -> Result<()> {
     let _there = OPERATOR.read().await;
@@ -63,24 +70,13 @@ async fn failures_are_told_and_the_third_pages_until_one_completes() -> Result<(
         story.policy("nightly", YEARLY, json!({})).await?;
         let about = nightly(&story);
         let with_reason = [about[0], about[1], ("reason", "PVCNotFound")];
-        for (number, alert) in [
-            (1, Some("TidelockBackupFailed")),
-            (2, None),
-            (3, Some("TidelockBackupFailing")),
-        ] {
-            let failing = json!({"policyRef": "nightly", "startDeadlineSeconds": 1});
-            story.backup(&format!("failing-{number}"), failing).await?;
-            story.wait_backup(&format!("failing-{number}")).await?;
-            match alert {
-                Some("TidelockBackupFailed") => {
-                    prometheus
-                        .fires("TidelockBackupFailed", &with_reason)
-                        .await?;
-                }
-                Some(alert) => prometheus.fires(alert, &about).await?,
-                None => {}
-            }
-        }
+        fail(&story, "failing-1").await?;
+        prometheus
+            .fires("TidelockBackupFailed", &with_reason)
+            .await?;
+        fail(&story, "failing-2").await?;
+        fail(&story, "failing-3").await?;
+        prometheus.fires("TidelockBackupFailing", &about).await?;
         prometheus.clears("TidelockBackupFailed", &about).await?;
         let data = story.volume("data").await?;
         tree::write(&data, "file", b"content", 0o644)?;
@@ -276,6 +272,22 @@ async fn a_slow_backup_is_told_until_it_ends() -> Result<()> {
     .await
 }
 
+/// Makes the Restore `name` of the Backup `now` into `target`, with `more`, and waits until it has
+/// failed.
+async fn nobody_waits_for(story: &Story, name: &str, more: serde_json::Value) -> Result<()> {
+    let mut spec = json!({
+        "backupName": "now", "targetPVC": "target", "startDeadlineSeconds": 1,
+    });
+    for (key, value) in more.as_object().into_iter().flatten() {
+        spec[key] = value.clone();
+    }
+    story.make::<Restore>(name, spec).await?;
+    let ended = story.wait_restore(name).await?;
+    let phase = ended.status.and_then(|status| status.phase);
+    ensure!(phase == Some(Phase::Failed), "{name} is {phase:?}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_failed_and_a_stuck_restore_page_until_they_are_superseded() -> Result<()> {
     let _there = OPERATOR.read().await;
@@ -288,9 +300,22 @@ async fn a_failed_and_a_stuck_restore_page_until_they_are_superseded() -> Result
         story.policy("nightly", YEARLY, json!({})).await?;
         back_up(&story, "now").await?;
         tree::write(&target, "in-the-way", b"", 0o644)?;
+        let dry = json!({"dryRun": true, "overwrite": "Merge", "backupName": "nobody"});
+        nobody_waits_for(&story, "tried", dry).await?;
+        nobody_waits_for(&story, "cancelled", json!({"cancel": true})).await?;
         story.restore("refused", "now", "target").await?;
-        let refused = [("namespace", &*story.namespace), ("restore", "refused")];
+        let refused = [
+            ("namespace", &*story.namespace),
+            ("restore", "refused"),
+            ("reason", "TargetNotEmpty"),
+        ];
         prometheus.fires("TidelockRestoreFailed", &refused).await?;
+        // What a person cancelled and what was only tried out is known as well by now.
+        let firing = prometheus.firing("TidelockRestoreFailed").await?;
+        let own = firing
+            .iter()
+            .filter(|labels| labels.get("namespace") == Some(&story.namespace));
+        ensure!(own.count() == 1, "{firing:#?}");
         fs::remove_file(target.join("in-the-way"))?;
         story.restore("again", "now", "target").await?;
         restored(&story.wait_restore("again").await?)?;

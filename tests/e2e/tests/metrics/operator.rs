@@ -126,7 +126,7 @@ async fn a_clock_that_is_wrong_is_told_until_it_is_right() -> Result<()> {
 
 /// Lets the API server refuse every write of a policy's status in the story's namespace, as a
 /// webhook would that has gone wrong.
-async fn refuse_statuses(story: &Story) -> Result<()> {
+pub async fn refuse_statuses(story: &Story) -> Result<()> {
     let name = &story.namespace;
     let rule = json!({
         "apiGroups": ["tidelock.dev"], "apiVersions": ["*"],
@@ -173,7 +173,8 @@ async fn refuse_statuses(story: &Story) -> Result<()> {
         .context("statuses are not refused")
 }
 
-async fn take_statuses(story: &Story) -> Result<()> {
+/// Takes back what [`refuse_statuses`] did.
+pub async fn take_statuses(story: &Story) -> Result<()> {
     let params = DeleteParams::default();
     let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(story.client.clone());
     bindings.delete(&story.namespace, &params).await?;
@@ -224,6 +225,21 @@ async fn storage_that_is_nearly_full_is_told_until_there_is_space() -> Result<()
             .await?;
         storage.leave_free(all / 2)?;
         prometheus.clears("TidelockStorageNearlyFull", &about).await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn objects_that_are_too_many_for_series_are_told_until_they_are_fewer() -> Result<()> {
+    let one = async |_: &Story, launch: Launch| Ok(launch.with("MAX_METRICS_OBJECTS", "1"));
+    with_own("alert-left-out", one, async |story, prometheus| {
+        for name in ["nightly", "weekly"] {
+            story.policy(name, YEARLY, json!({})).await?;
+        }
+        let about = [("kind", "BackupPolicy")];
+        prometheus.fires("TidelockSeriesLeftOut", &about).await?;
+        story.kubectl(&["delete", "backuppolicy", "weekly"])?;
+        prometheus.clears("TidelockSeriesLeftOut", &about).await
     })
     .await
 }

@@ -187,6 +187,7 @@ fn complete(backup: &mut Backup, policy: &BackupPolicy, slot: Timestamp) -> Resu
         stored_bytes: 12_897_484,
         stored: "12.3 MiB".to_owned(),
         files: 1_234,
+        others: 56,
         changed_files: 0,
     });
     let words = "Completed in 42s: 120.0 MiB in 1234 files, 12.3 MiB stored";

@@ -174,6 +174,36 @@ async fn a_pod_that_cannot_be_scheduled_is_told_in_the_schedulers_words_and_give
 }
 
 #[tokio::test]
+async fn a_pod_whose_volume_cannot_be_mounted_is_told_in_the_kubelets_words_and_given_up()
+-> Result<()> {
+    tell("unmountable", |story| async move {
+        let nowhere = story.volumes_folder()?.join("nowhere");
+        story.volume_at("data", &nowhere).await?;
+        story.volume("backup-storage").await?;
+        story
+            .backup("now", json!({"startDeadlineSeconds": 30}))
+            .await?;
+        let kubelets_words = ["FailedMount", "nowhere", "is not a directory"];
+        let told = |backup: &Backup| {
+            let status = backup.status.as_ref()?;
+            let ready = status.conditions.iter().find(|c| c.type_ == "Ready")?;
+            let is_all_there = |words: &str| kubelets_words.iter().all(|w| words.contains(w));
+            Some(ready.reason == "PodPending" && is_all_there(&ready.message))
+        };
+        story
+            .wait_for("now", "to tell why the volume is not mounted", told)
+            .await?;
+        let backup = story.wait_backup("now").await?;
+        let given_up = [&kubelets_words[..], &["after 30s"]].concat();
+        says(backup_failure(&backup)?, "StartDeadlineExceeded", &given_up)?;
+        story
+            .wait_gone::<k8s_openapi::api::batch::v1::Job>("now-backup")
+            .await
+    })
+    .await
+}
+
+#[tokio::test]
 async fn a_bad_schedule_or_zone_is_said_once_and_heals_when_mended() -> Result<()> {
     tell("bad-cron", |story| async move {
         story.volume("data").await?;

@@ -1,6 +1,7 @@
 //! Schedules and retention.
 
 use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::ResourceQuota;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams};
 use serde_json::json;
@@ -228,6 +229,45 @@ async fn a_suspended_policy_starts_nothing_and_resuming_brings_no_surprise() -> 
                 .is_some_and(|next| next.0 > resumed_at)
         );
         ensure!(status.last_backup.is_none(), "{status:#?}");
+        Ok(())
+    })
+    .await
+}
+
+/// What `Ready` of the policy `nightly` says while its Backups are refused, once that is not `known`.
+async fn refused_with(story: &Story, known: &str) -> Result<String> {
+    let words = |policy: &BackupPolicy| {
+        let conditions = &policy.status.as_ref()?.conditions;
+        let ready = conditions.iter().find(|c| c.type_ == "Ready")?;
+        let is_new = ready.reason == "BackupRefused" && ready.message != known;
+        is_new.then(|| ready.message.clone())
+    };
+    let says = |policy: &BackupPolicy| words(policy).map(|_| true);
+    let policy = story.wait_for("nightly", "to be refused", says).await?;
+    words(&policy).context("no words")
+}
+
+#[tokio::test]
+async fn slots_that_the_api_server_refuses_one_after_the_other_are_one_event() -> Result<()> {
+    tell("refused-slots", |story| async move {
+        story.volume("data").await?;
+        story.volume("backup-storage").await?;
+        let hard = "--hard=count/backups.tidelock.dev=0";
+        story.kubectl(&["create", "quota", "full", hard])?;
+        let in_force = |quota: &ResourceQuota| {
+            let hard = quota.status.as_ref()?.hard.as_ref()?;
+            Some(hard.contains_key("count/backups.tidelock.dev"))
+        };
+        story.wait_for("full", "to be in force", in_force).await?;
+        story.policy("nightly", "* * * * *", json!({})).await?;
+        let first = refused_with(&story, "").await?;
+        ensure!(first.contains("exceeded quota"), "{first}");
+        // The condition follows the slots, by whose names the words differ.
+        refused_with(&story, &first).await?;
+        let policy = story.api::<BackupPolicy>().get("nightly").await?;
+        let told = story.event_reasons(&policy).await?;
+        let refusals = told.iter().filter(|reason| *reason == "BackupRefused");
+        ensure!(refusals.count() == 1, "{told:?}");
         Ok(())
     })
     .await

@@ -35,11 +35,20 @@ pub struct Replica {
     pub failing: Vec<(&'static str, usize)>,
 }
 
+/// What a replica tells of.
+#[derive(Debug, Clone)]
+pub struct Scope {
+    /// The namespace that it looks after; empty for all.
+    pub watches: String,
+    /// How many objects of a kind have series at most.
+    pub most_objects: usize,
+}
+
 /// Where a scrape looks.
 #[derive(Clone)]
 pub struct Source {
-    /// The namespace that this replica looks after; empty for all.
-    pub watches: String,
+    /// What this replica tells of.
+    pub scope: Scope,
     /// Whether this replica leads.
     pub leading: Leading,
     /// Whether its caches are filled.
@@ -58,7 +67,7 @@ impl Source {
     fn read(&self) -> (Replica, Scene) {
         let Some(context) = self.context.get() else {
             let replica = Replica {
-                watches: self.watches.clone(),
+                watches: self.scope.watches.clone(),
                 leads: self.leading.is_leading(),
                 ..Replica::default()
             };
@@ -66,7 +75,7 @@ impl Source {
         };
         let now = context.now();
         let replica = Replica {
-            watches: self.watches.clone(),
+            watches: self.scope.watches.clone(),
             leads: self.leading.is_leading(),
             filled: self.health.ready().is_ok(),
             now: Some(now),
@@ -82,7 +91,10 @@ impl Source {
             backups: context.caches.backups.state(),
             restores: context.caches.restores.state(),
         };
-        (replica, scene::observe(&objects, now))
+        (
+            replica,
+            scene::observe(&objects, self.scope.most_objects, now),
+        )
     }
 }
 

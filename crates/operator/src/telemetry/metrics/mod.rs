@@ -27,7 +27,7 @@ use prometheus_client::registry::Registry;
 use crate::context::Context;
 use crate::health::Health;
 use crate::leader::Leading;
-use crate::telemetry::metrics::collector::Source;
+use crate::telemetry::metrics::collector::{Scope, Source};
 use crate::telemetry::metrics::counters::Counters;
 
 /// What [`Metrics::render`] writes.
@@ -41,16 +41,11 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// The metrics of a replica that looks after the namespace `watches` or after all, leads when
-    /// `leading` says so, has its caches filled when `health` does, and counts in `counters`.
-    pub fn new(
-        watches: Option<&str>,
-        leading: Leading,
-        health: Health,
-        counters: Counters,
-    ) -> Self {
+    /// The metrics of a replica that tells of `scope`, leads when `leading` says so, has its caches
+    /// filled when `health` does, and counts in `counters`.
+    pub fn new(scope: Scope, leading: Leading, health: Health, counters: Counters) -> Self {
         let source = Source {
-            watches: watches.unwrap_or_default().to_owned(),
+            scope,
             leading,
             health,
             context: Arc::default(),

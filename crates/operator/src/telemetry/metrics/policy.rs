@@ -55,6 +55,7 @@ struct History {
     last_success: Option<Timestamp>,
     last: Option<Last>,
     good: u32,
+    newest_good: Option<Timestamp>,
     suspicious: u32,
     damaged: u32,
     stored_bytes: i64,
@@ -202,7 +203,10 @@ impl History {
         if !fact.is_stored() {
             return;
         }
-        self.good += u32::from(fact.is_good(standard));
+        if fact.is_good(standard) {
+            self.good += 1;
+            self.newest_good = self.newest_good.max(Some(fact.taken()));
+        }
         self.suspicious += u32::from(fact.suspicious);
         self.damaged += u32::from(fact.proof == Proof::Refuted);
         if fact.proof == Proof::Verified {
@@ -295,6 +299,9 @@ pub const ROWS: &[Row<PolicyFacts>] = &[
         counts.map(|(phase, count)| (phase, count.into())).collect()
     }),
     Row::one(metric::POLICY_GOOD_BACKUPS, |p| Some(p.history.good.into())),
+    Row::one(metric::POLICY_NEWEST_GOOD, |p| {
+        of_time(p.history.newest_good)
+    }),
     Row::one(metric::POLICY_KEEP_LAST, |p| p.keep.map(f64::from)),
     Row::one(metric::POLICY_SUSPICIOUS_BACKUPS, |p| {
         Some(p.history.suspicious.into())

@@ -20,6 +20,7 @@ pub struct RestoreFacts {
     pvc: String,
     created: Timestamp,
     phase: usize,
+    failure: Option<&'static str>,
     active: Option<(usize, Timestamp)>,
     ended: Option<Timestamp>,
     superseded: bool,
@@ -49,6 +50,7 @@ pub fn observe(restore: &Restore, filled: Option<Timestamp>) -> RestoreFacts {
         pvc: target(restore).unwrap_or_default().to_owned(),
         created: convert::created(&restore.metadata),
         phase: known::phase_index(status.phase),
+        failure: failure(restore),
         active: active::state(&run),
         ended: status.completion_time.as_ref().map(|time| time.0),
         superseded: filled.is_some_and(|at| at > convert::created(&restore.metadata)),
@@ -56,6 +58,14 @@ pub fn observe(restore: &Restore, filled: Option<Timestamp>) -> RestoreFacts {
         bytes: status.restored_bytes,
         files: status.restored_files,
     }
+}
+
+/// Why a Restore failed; none for a dry run, whose target nobody waits for.
+fn failure(restore: &Restore) -> Option<&'static str> {
+    let status = restore.status.as_ref()?;
+    let failed = status.phase == Some(Phase::Failed) && !restore.spec.dry_run;
+    let reason = status.failure.as_ref().map_or("", |f| &f.reason);
+    failed.then(|| known::reason(reason))
 }
 
 /// The claim that a Restore is to fill.
@@ -80,6 +90,10 @@ pub const ROWS: &[Row<RestoreFacts>] = &[
     Row::info(metric::RESTORE_INFO, |r| vec![r.pvc.clone()]),
     Row::one(metric::RESTORE_CREATED, |r| of_time(Some(r.created))),
     Row::each(metric::RESTORE_PHASE, |r| vec![(PHASES[r.phase], 1.0)]),
+    Row::each(metric::RESTORE_FAILURE, |r| {
+        let failure = r.failure.into_iter();
+        failure.map(|reason| (reason, 1.0)).collect()
+    }),
     Row::each(metric::RESTORE_ACTIVE_SINCE, |r| {
         let active = r.active.into_iter();
         active

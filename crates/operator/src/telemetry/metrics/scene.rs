@@ -13,11 +13,10 @@ use crate::telemetry::metrics::known::{self, PHASES};
 use crate::telemetry::metrics::policy::{self, PolicyFacts};
 use crate::telemetry::metrics::restore::{self, RestoreFacts};
 
-/// Most objects of a kind that have series; more are counted, the oldest first served. A policy has
-/// some forty series, so this bounds them at some 400,000.
+/// Most objects of a kind that have series where nothing else is said, and most namespaces whose
+/// Backups without a policy are counted. A policy has some forty series, so this bounds them at some
+/// 400,000.
 pub const MOST_OBJECTS: usize = 10_000;
-/// Most namespaces whose Backups without a policy are counted.
-pub const MOST_NAMESPACES: usize = 10_000;
 
 /// The objects as the caches hold them.
 #[derive(Default)]
@@ -46,16 +45,12 @@ pub struct Scene {
     pub left_out: [(&'static str, usize); 3],
 }
 
-/// What is told of `objects` at `now`.
+/// What is told at `now` of `objects`, of `most` of each kind.
 ///
 /// # Guarantees
 /// A series exists while its object does. The number of series is bounded by the number of objects
-/// and by [`MOST_OBJECTS`]; the oldest objects come first, so that new ones cannot push them out.
-pub fn observe(objects: &Objects, now: Timestamp) -> Scene {
-    observe_most(objects, MOST_OBJECTS, now)
-}
-
-fn observe_most(objects: &Objects, most: usize, now: Timestamp) -> Scene {
+/// and by `most`; the oldest objects come first, so that new ones cannot push them out.
+pub fn observe(objects: &Objects, most: usize, now: Timestamp) -> Scene {
     let (by_policy, unowned) = by_policy(&objects.backups);
     let (policies, policies_left) = oldest(&objects.policies, most);
     let (restores, restores_left) = oldest(&objects.restores, most);
@@ -66,7 +61,7 @@ fn observe_most(objects: &Objects, most: usize, now: Timestamp) -> Scene {
             *latest = (*latest).max(convert::created(&restore.metadata));
         }
     }
-    let namespaces_left = unowned.len().saturating_sub(MOST_NAMESPACES);
+    let namespaces_left = unowned.len().saturating_sub(most);
     Scene {
         policies: policies
             .iter()
@@ -84,7 +79,7 @@ fn observe_most(objects: &Objects, most: usize, now: Timestamp) -> Scene {
                 restore::observe(restore, at.copied())
             })
             .collect(),
-        unowned: unowned.into_iter().take(MOST_NAMESPACES).collect(),
+        unowned: unowned.into_iter().take(most).collect(),
         left_out: [
             ("BackupPolicy", policies_left),
             ("Restore", restores_left),
@@ -152,7 +147,7 @@ mod tests {
             policies: vec![policy("a-new", 3), policy("z-old", 1), policy("m-older", 0)],
             ..Default::default()
         };
-        let scene = observe_most(&objects, 2, Timestamp::UNIX_EPOCH);
+        let scene = observe(&objects, 2, Timestamp::UNIX_EPOCH);
         let names: Vec<&str> = scene.policies.iter().map(|p| p.name.as_str()).collect();
         assert_eq!(names, ["m-older", "z-old"]);
         assert_eq!(scene.left_out[0], ("BackupPolicy", 1));

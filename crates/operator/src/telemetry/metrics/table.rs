@@ -82,7 +82,7 @@ metrics! {
     POLICY_INFO: Gauge "tidelock_policy_info" ["namespace" "policy" "pvc" "storage_pvc"];
     /// When the policy was made.
     POLICY_CREATED: Gauge "tidelock_policy_created_timestamp_seconds" ["namespace" "policy"];
-    /// Whether the policy's Ready condition is True.
+    /// Whether the policy's Ready condition is True, as it also is while the policy is suspended.
     POLICY_READY: Gauge "tidelock_policy_ready" ["namespace" "policy"];
     /// Whether the policy is suspended.
     POLICY_SUSPENDED: Gauge "tidelock_policy_suspended" ["namespace" "policy"];
@@ -102,9 +102,9 @@ metrics! {
     POLICY_LAST_ATTEMPT: Gauge "tidelock_policy_last_attempt_timestamp_seconds" ["namespace" "policy"];
     /// Whether the newest backup that has ended completed.
     POLICY_LAST_ATTEMPT_SUCCEEDED: Gauge "tidelock_policy_last_attempt_succeeded" ["namespace" "policy"];
-    /// 1 for the reason of the failure, where the newest backup that has ended failed; a reason that is not Tidelock's own is Other.
+    /// 1 for the reason of the failure, where the newest backup that has ended failed: Cancelled where a person told it to end, Replaced where the next slot did (concurrencyPolicy Replace). A reason that is not Tidelock's own is Other.
     POLICY_LAST_FAILURE: Gauge "tidelock_policy_last_failure" ["namespace" "policy" "reason"];
-    /// How many backups in a row, up to the newest that has ended, failed.
+    /// How many backups in a row, up to the newest that has ended, failed. One that the next slot replaced counts; one that a person cancelled is passed over.
     POLICY_CONSECUTIVE_FAILURES: Gauge "tidelock_policy_consecutive_failures" ["namespace" "policy"];
     /// When the newest completed backup was completed.
     POLICY_LAST_SUCCESS: Gauge "tidelock_policy_last_success_timestamp_seconds" ["namespace" "policy"];
@@ -124,6 +124,8 @@ metrics! {
     POLICY_BACKUPS: Gauge "tidelock_policy_backups" ["namespace" "policy" "phase"];
     /// How many backups can be relied on: completed, not suspicious, and verified where verification is on.
     POLICY_GOOD_BACKUPS: Gauge "tidelock_policy_good_backups" ["namespace" "policy"];
+    /// When the newest good backup was taken: a restore would bring back the state of that moment. None where there is no good one.
+    POLICY_NEWEST_GOOD: Gauge "tidelock_policy_newest_good_backup_timestamp_seconds" ["namespace" "policy"];
     /// How many good backups retention keeps; none where it keeps all.
     POLICY_KEEP_LAST: Gauge "tidelock_policy_keep_last_backups" ["namespace" "policy"];
     /// How many stored backups are suspicious and not accepted.
@@ -154,6 +156,8 @@ metrics! {
     RESTORE_CREATED: Gauge "tidelock_restore_created_timestamp_seconds" ["namespace" "restore"];
     /// 1 for the phase that the restore is in.
     RESTORE_PHASE: Gauge "tidelock_restore_phase" ["namespace" "restore" "phase"];
+    /// 1 for the reason of the failure, where the restore failed; none for a dry run, which brings nothing back. A reason that is not Tidelock's own is Other.
+    RESTORE_FAILURE: Gauge "tidelock_restore_failure" ["namespace" "restore" "reason"];
     /// Since when the restore is in the state that it is in, counted as for backups; only until it has ended.
     RESTORE_ACTIVE_SINCE: Gauge "tidelock_restore_active_since_timestamp_seconds" ["namespace" "restore" "state"];
     /// When the restore ended.

@@ -1,5 +1,7 @@
 //! Plain objects in, series out.
 
+mod failures;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +16,7 @@ use tidelock_api::{Backup, BackupPolicy, Restore};
 use tidelock_core::queue::Limits;
 
 use super::collector::{Replica, Writer, write};
-use super::scene::{self, Objects, Scene};
+use super::scene::{self, MOST_OBJECTS, Objects, Scene};
 use super::*;
 use crate::context::{Caches, object_key};
 use crate::error::Class;
@@ -122,7 +124,7 @@ fn scene_of(policy: BackupPolicy, backups: Vec<Backup>) -> Scene {
         backups: backups.into_iter().map(Arc::new).collect(),
         restores: Vec::new(),
     };
-    scene::observe(&objects, at(NOW))
+    scene::observe(&objects, MOST_OBJECTS, at(NOW))
 }
 
 #[derive(Debug)]
@@ -192,6 +194,8 @@ fn world() -> Scene {
         "phase": "Completed", "startTime": "2026-01-10T11:00:00Z",
         "completionTime": "2026-01-10T11:00:10Z", "restoredBytes": 77, "restoredFiles": 3,
     });
+    let failure = json!({"reason": "TargetNotEmpty", "message": ""});
+    let refused = json!({"phase": "Failed", "failure": failure});
     let verification = json!({"schedule": "0 4 * * 0"});
     let status = json!({
         "lastScheduleTime": SLOT, "skippedSlots": 4,
@@ -199,7 +203,7 @@ fn world() -> Scene {
         "lastVerificationTime": "2026-01-04T04:00:00Z",
     });
     // Its schedule was invalid before it was suspended.
-    let mut conditions = ready("False", "Suspended", "2026-01-03T00:00:00Z");
+    let mut conditions = ready("True", "Suspended", "2026-01-03T00:00:00Z");
     let mut condition = ready("True", "Suspended", "2026-01-05T00:00:00Z")[0].clone();
     condition["type"] = json!("Suspended");
     conditions.as_array_mut().unwrap().push(condition);
@@ -225,12 +229,12 @@ fn world() -> Scene {
             Arc::new(alone),
         ],
         restores: vec![
-            restore("first", "2026-01-10T10:00:00Z", json!({"phase": "Failed"})),
+            restore("first", "2026-01-10T10:00:00Z", refused),
             restore("second", "2026-01-10T11:00:00Z", ended),
             restore("third", "2026-01-10T11:59:00Z", json!({"phase": "Pending"})),
         ],
     };
-    scene::observe(&objects, at(NOW))
+    scene::observe(&objects, MOST_OBJECTS, at(NOW))
 }
 
 #[test]
@@ -324,31 +328,6 @@ fn a_policy_whose_slot_passed_without_any_backup_never_ran() {
 }
 
 #[test]
-fn failures_are_counted_up_to_the_last_success() {
-    let all = vec![
-        failed("a", 5, "JobLost"),
-        completed("b", 6),
-        failed("c", 7, "JobLost"),
-        failed("told-to-end", 7, "Cancelled"),
-        failed("d", 8, "StorageFull"),
-    ];
-    let told = text(scene_of(policy(json!({}), json!({})), all));
-    assert_eq!(
-        value(&told, table::POLICY_CONSECUTIVE_FAILURES, ""),
-        Some(2.0)
-    );
-    assert_eq!(
-        value(&told, table::POLICY_LAST_FAILURE, "StorageFull"),
-        Some(1.0)
-    );
-    assert_eq!(
-        value(&told, table::POLICY_LAST_ATTEMPT_SUCCEEDED, ""),
-        Some(0.0)
-    );
-    assert_eq!(value(&told, table::POLICY_GOOD_BACKUPS, ""), Some(1.0));
-}
-
-#[test]
 fn a_damaged_backup_is_not_good_and_a_verdict_of_the_past_is_not_the_last_proof() {
     let mut damaged = completed("b", 6);
     let conditions = &mut damaged.status.as_mut().unwrap().conditions;
@@ -381,10 +360,17 @@ fn a_policy_that_is_going_has_no_series() {
     assert!(!told.contains("nightly"), "{told}");
 }
 
+fn scope(watches: &str) -> Scope {
+    Scope {
+        watches: watches.to_owned(),
+        most_objects: MOST_OBJECTS,
+    }
+}
+
 #[test]
 fn a_replica_without_caches_tells_of_itself_alone() {
     let (leading, health) = (Leading::new(true), Health::default());
-    let metrics = Metrics::new(Some("shop"), leading, health, Counters::default());
+    let metrics = Metrics::new(scope("shop"), leading, health, Counters::default());
     let told = metrics.render().unwrap();
     assert_eq!(value(&told, table::CACHES_FILLED, ""), Some(0.0));
     for metric in [table::LEADER, table::BUILD_INFO] {
@@ -426,7 +412,7 @@ fn context(counters: Counters) -> Arc<Context> {
 async fn only_the_leader_with_filled_caches_tells_of_objects() {
     let (leading, health) = (Leading::new(true), Health::default());
     let counters = Counters::default();
-    let metrics = Metrics::new(None, leading.clone(), health.clone(), counters.clone());
+    let metrics = Metrics::new(scope(""), leading.clone(), health.clone(), counters.clone());
     metrics.tell_of(context(counters));
     let tells = || metrics.render().unwrap().contains("nightly");
     assert!(!tells(), "its caches are not filled");
