@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
@@ -60,13 +61,13 @@ pub(crate) fn open_dir_beneath(dir: BorrowedFd<'_>, path: &[u8]) -> io::Result<O
 /// At most [`OPEN_DIRECTORIES`] and the root are open at once, at any depth; one that was closed
 /// is opened again by its path, and refused when another directory has taken its place.
 pub(crate) struct DirStack {
-    root: OwnedFd,
+    root: Arc<OwnedFd>,
     levels: Vec<Level>,
     path: Vec<u8>,
 }
 
 struct Level {
-    fd: Option<OwnedFd>,
+    fd: Option<Arc<OwnedFd>>,
     /// Length of the path of this level.
     path_len: usize,
     identity: ((u32, u32), u64),
@@ -75,7 +76,7 @@ struct Level {
 impl DirStack {
     pub(crate) fn new(root: OwnedFd) -> Self {
         Self {
-            root,
+            root: Arc::new(root),
             levels: Vec::new(),
             path: Vec::new(),
         }
@@ -102,7 +103,7 @@ impl DirStack {
         }
         self.path.extend_from_slice(name);
         self.levels.push(Level {
-            fd: Some(fd),
+            fd: Some(Arc::new(fd)),
             path_len: self.path.len(),
             identity: (meta.dev, meta.ino),
         });
@@ -120,8 +121,17 @@ impl DirStack {
 
     /// The directory it stands in.
     pub(crate) fn top(&mut self) -> io::Result<BorrowedFd<'_>> {
+        Ok(self.open_top()?.as_fd())
+    }
+
+    /// The directory it stands in, for whoever needs it for longer.
+    pub(crate) fn shared_top(&mut self) -> io::Result<Arc<OwnedFd>> {
+        self.open_top().map(Arc::clone)
+    }
+
+    fn open_top(&mut self) -> io::Result<&Arc<OwnedFd>> {
         let Some(level) = self.levels.last_mut() else {
-            return Ok(self.root.as_fd());
+            return Ok(&self.root);
         };
         let fd = match level.fd.take() {
             Some(fd) => fd,
@@ -133,10 +143,9 @@ impl DirStack {
                         "the directory was replaced by another one meanwhile",
                     ));
                 }
-                fd
+                Arc::new(fd)
             }
         };
-        let fd: &OwnedFd = level.fd.insert(fd);
-        Ok(fd.as_fd())
+        Ok(level.fd.insert(fd))
     }
 }

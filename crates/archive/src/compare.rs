@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::beneath::{open_beneath, open_dir_beneath};
 use crate::digest::hex_of;
-use crate::entries::EntryReader;
+use crate::entries::{EntryReader, with_entries};
 use crate::entry::{Entry, EntryKind, name_of};
 use crate::error::RestoreError;
 use crate::follow::Follow;
@@ -96,30 +96,34 @@ pub struct Comparison<'c> {
 /// # Assumptions
 /// Two names of one directory never share a 64-bit hash; else one that only the target has can be
 /// missed.
-pub fn compare<I: Read>(
+pub fn compare<I: Read + Send>(
     comparison: &Comparison<'_>,
-    archive: impl Read,
+    archive: impl Read + Send,
     indexes: [I; 3],
 ) -> Result<Changes, RestoreError> {
     let [members, entries, ahead] = indexes;
     if comparison.reading == Reading::Stored {
         comparison.target.sync()?;
     }
-    let mut comparer = Comparer {
-        of: comparison,
-        stream: EntryReader::new(archive, members, entries, comparison.stop),
-        picker: Picker::new(comparison.selection, ahead),
-        follow: Follow::new(comparison.target.root()?),
-        seen: vec![HashSet::new()],
-        hashes: RandomState::new(),
-        left_out: HashMap::new(),
-        xattrs: XattrReader::new(),
-        changes: Changes::default(),
-    };
-    while let Some((entry, listed)) = comparer.stream.next()? {
-        comparer.entry(&entry, &listed)?;
-    }
-    comparer.finish()
+    let root = comparison.target.root()?;
+    let indexes = (members, entries);
+    with_entries(archive, indexes, comparison.stop, |stream| {
+        let mut comparer = Comparer {
+            of: comparison,
+            stream,
+            picker: Picker::new(comparison.selection, ahead),
+            follow: Follow::new(root),
+            seen: vec![HashSet::new()],
+            hashes: RandomState::new(),
+            left_out: HashMap::new(),
+            xattrs: XattrReader::new(),
+            changes: Changes::default(),
+        };
+        while let Some((entry, listed)) = comparer.stream.next()? {
+            comparer.entry(&entry, &listed)?;
+        }
+        comparer.finish()
+    })
 }
 
 /// Why something in the target could not be compared.
@@ -134,9 +138,9 @@ impl From<io::Error> for Unread {
     }
 }
 
-struct Comparer<'c, A: Read, I: Read> {
+struct Comparer<'c, I: Read> {
     of: &'c Comparison<'c>,
-    stream: EntryReader<'c, A, I>,
+    stream: EntryReader<'c, I>,
     picker: Picker<'c, I>,
     follow: Follow,
     /// Hashes of the names that the archive has in the root and in each directory below.
@@ -148,7 +152,7 @@ struct Comparer<'c, A: Read, I: Read> {
     changes: Changes,
 }
 
-impl<A: Read, I: Read> Comparer<'_, A, I> {
+impl<I: Read> Comparer<'_, I> {
     fn entry(&mut self, entry: &Entry, listed: &IndexEntry) -> Result<(), RestoreError> {
         let pick = self.picker.pick(listed)?;
         if entry.kind == EntryKind::File {

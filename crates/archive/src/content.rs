@@ -4,7 +4,7 @@ use std::io::Read;
 use std::sync::atomic::AtomicBool;
 
 use crate::digest::Hashing;
-use crate::entries::EntryReader;
+use crate::entries::{EntryReader, with_entries};
 use crate::entry::{EntryKind, check_path};
 use crate::error::{Corrupt, RestoreError, shown};
 use crate::index;
@@ -35,16 +35,28 @@ pub struct VerifiedContent {
 ///
 /// # Assumptions
 /// The index was checked before.
-pub fn verify_content<I: Read>(
-    archive: impl Read,
+pub fn verify_content<I: Read + Send>(
+    archive: impl Read + Send,
     members: I,
     entries: I,
     expected: &ObjectRef,
     stop: &AtomicBool,
 ) -> Result<VerifiedContent, RestoreError> {
     let mut archive = Hashing::new(archive);
+    let verified = with_entries(&mut archive, (members, entries), stop, |stream| {
+        verify_entries(stream, expected)
+    })?;
+    hash_up_to(&mut archive, u64::MAX, &mut [], stop)?;
+    let (bytes, sha256) = archive.finish();
+    compare(expected, bytes, &sha256)?;
+    Ok(verified)
+}
+
+fn verify_entries<I: Read>(
+    mut stream: EntryReader<'_, I>,
+    expected: &ObjectRef,
+) -> Result<VerifiedContent, RestoreError> {
     let mut verified = VerifiedContent::default();
-    let mut stream = EntryReader::new(&mut archive, members, entries, stop);
     while let Some((entry, listed)) = stream.next().map_err(|e| within(expected, e))? {
         let fault = |path: &[u8], what: &str| {
             let place = format!("tar offset {}, \"{}\"", listed.offset, shown(path));
@@ -65,9 +77,6 @@ pub fn verify_content<I: Read>(
             verified.logical_bytes += entry.size;
         }
     }
-    hash_up_to(&mut archive, u64::MAX, &mut [], stop)?;
-    let (bytes, sha256) = archive.finish();
-    compare(expected, bytes, &sha256)?;
     Ok(verified)
 }
 

@@ -3,7 +3,8 @@
 use std::io::{self, Read};
 use std::sync::atomic::AtomicBool;
 
-use crate::archive_writer::{ArchiveWriter, EntryEnd};
+use crate::archive_writer::ArchiveWriter;
+use crate::builder::EntryEnd;
 use crate::crafted::{archive_of, entry, file, link, object_of};
 use crate::digest::sha256;
 use crate::entry::{Entry, EntryKind};
@@ -23,7 +24,7 @@ fn refused(archive: &[u8], index: &[u8]) -> String {
     }
 }
 
-/// Files of 3 MB, so that each takes members of its own.
+/// Files of 4 MB, so that each takes members of its own.
 fn large() -> (Vec<u8>, Vec<u8>) {
     let (mut archive, mut index) = (Vec::new(), Vec::new());
     let mut writer = ArchiveWriter::new(&mut archive, &mut index);
@@ -40,8 +41,8 @@ fn large() -> (Vec<u8>, Vec<u8>) {
     };
     put(entry(".", EntryKind::Directory), b"");
     put(entry("dir", EntryKind::Directory), b"");
-    put(file("dir/first"), &[b'a'; 3 << 20]);
-    put(file("dir/second"), &[b'b'; 3 << 20]);
+    put(file("dir/first"), &[b'a'; 4 << 20]);
+    put(file("dir/second"), &[b'b'; 4 << 20]);
     writer.finish().unwrap();
     (archive, index)
 }

@@ -4,14 +4,16 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use crate::archive_writer::{ArchiveWriter, EntryEnd};
+use crate::archive_writer::ArchiveWriter;
+use crate::builder::{EntryEnd, Piece};
+use crate::codec::Squeezer;
 use crate::digest::sha256;
 use crate::entry::{Entry, EntryKind};
 use crate::error::RestoreError;
-use crate::index::{IndexEntry, IndexWriter};
+use crate::index::IndexEntry;
 use crate::manifest::ObjectRef;
-use crate::member::MemberWriter;
 use crate::meta::Time;
+use crate::output::{Member, Output};
 use crate::{Finished, Job, Overwrite, Selection, Survey, Target, Try, Unpacked, unpack};
 
 pub(crate) fn entry(path: &str, kind: EntryKind) -> Entry {
@@ -61,14 +63,14 @@ pub(crate) fn archive_of(entries: &[Entry]) -> (Vec<u8>, Vec<u8>) {
 /// An archive with one member that holds `tar`, and an index with what it is told.
 pub(crate) fn raw_archive(tar: &[u8], entries: &[IndexEntry]) -> (Vec<u8>, Vec<u8>) {
     let (mut archive, mut index) = (Vec::new(), Vec::new());
-    let mut lines = IndexWriter::new(&mut index);
-    for entry in entries {
-        lines.entry(entry.clone()).unwrap();
-    }
-    let mut members = MemberWriter::new(&mut archive);
-    members.write(tar, &mut lines).unwrap();
-    members.finish(&mut lines).unwrap();
-    lines.finish().unwrap();
+    let mut output = Output::new(&mut archive, &mut index);
+    let piece = Piece {
+        tar: tar.to_vec(),
+        entries: entries.to_vec(),
+    };
+    let (member, _) = Member::of(piece, &mut Squeezer::for_members(), &mut Vec::new()).unwrap();
+    output.write(member).unwrap();
+    output.finish().unwrap();
     (archive, index)
 }
 
@@ -82,9 +84,9 @@ pub(crate) fn object_of(bytes: &[u8]) -> ObjectRef {
 }
 
 /// Restores everything into an empty directory.
-pub(crate) fn unpack_all<I: Read>(
+pub(crate) fn unpack_all<I: Read + Send>(
     target: &Path,
-    archive: impl Read,
+    archive: impl Read + Send,
     indexes: [I; 3],
 ) -> Result<Unpacked, RestoreError> {
     let mut target = Target::open(target, "r-1")?;

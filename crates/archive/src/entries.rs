@@ -1,10 +1,13 @@
 //! The tar stream of an archive and its index, read in step.
 
 use std::io::{self, Read};
+use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use sha2::{Digest, Sha256};
 
+use crate::ahead::{Loaded, Members, with_members};
 use crate::digest::hex_of;
 use crate::entry::{Entry, EntryError, padding};
 use crate::error::{Corrupt, RestoreError, is_decoders, shown};
@@ -16,8 +19,6 @@ const PIECE_BYTES: usize = 256 << 10;
 
 /// Reads the entries of an archive one by one and compares each with the index.
 ///
-/// `members` and `entries` are two readers of the same index.
-///
 /// # Guarantees
 /// - [`Self::next`] gives an entry only when the index tells the same of it, and ends well only
 ///   when stream and index end together.
@@ -27,18 +28,30 @@ const PIECE_BYTES: usize = 256 << 10;
 ///
 /// # Assumptions
 /// The content of each file is taken before the next entry.
-pub(crate) struct EntryReader<'s, A: Read, I: Read> {
-    stream: Counted<MemberReader<A, I>>,
+pub(crate) struct EntryReader<'s, I: Read> {
+    stream: Counted<MemberReader<'s>>,
     index: IndexReader<I>,
     buffer: Vec<u8>,
     stop: &'s AtomicBool,
 }
 
-impl<'s, A: Read, I: Read> EntryReader<'s, A, I> {
-    pub(crate) fn new(archive: A, members: I, entries: I, stop: &'s AtomicBool) -> Self {
+/// Calls `work` with the entries of an archive, whose members other threads load meanwhile.
+pub(crate) fn with_entries<A: Read + Send, I: Read + Send, T>(
+    archive: A,
+    (members, entries): (I, I),
+    stop: &AtomicBool,
+    work: impl FnOnce(EntryReader<'_, I>) -> T,
+) -> T {
+    with_members(archive, IndexReader::new(members), |members| {
+        work(EntryReader::new(members, entries, stop))
+    })
+}
+
+impl<'s, I: Read> EntryReader<'s, I> {
+    fn new(members: &'s dyn Members, entries: I, stop: &'s AtomicBool) -> Self {
         Self {
             stream: Counted {
-                inner: MemberReader::new(archive, IndexReader::new(members)),
+                inner: MemberReader::new(members),
                 position: 0,
             },
             index: IndexReader::new(entries),
@@ -94,6 +107,16 @@ impl<'s, A: Read, I: Read> EntryReader<'s, A, I> {
             return Err(self.damaged(what, listed.offset, path));
         }
         Ok(())
+    }
+
+    /// Passes over the content of the file that [`Self::next`] gave, and gives the member that holds
+    /// it and where; none when it goes over members. Its digest is not compared.
+    pub(crate) fn whole(&mut self, listed: &IndexEntry) -> Option<(Arc<Loaded>, Range<usize>)> {
+        let size = usize::try_from(listed.size).ok()?;
+        let length = size.checked_add(padding(listed.size))?;
+        let (loaded, start) = self.stream.inner.whole(length)?;
+        self.stream.position += length as u64;
+        Some((loaded, start..start + size))
     }
 
     /// Reads `length` bytes of the stream into the buffer.

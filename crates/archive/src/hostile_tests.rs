@@ -11,7 +11,8 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use proptest::prelude::*;
 
-use crate::archive_writer::{ArchiveWriter, EntryEnd};
+use crate::archive_writer::ArchiveWriter;
+use crate::builder::EntryEnd;
 use crate::crafted::{archive_of, entry, file, link, object_of, raw_archive, unpack_all};
 use crate::digest::sha256;
 use crate::entry::{Entry, EntryKind};

@@ -4,11 +4,10 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use flate2::Compression;
 use flate2::read::MultiGzDecoder;
-use flate2::write::GzEncoder;
 use serde::{Deserialize, Serialize};
 
+use crate::codec::Squeezer;
 use crate::digest::Hashing;
 use crate::entry::EntryKind;
 use crate::error::{Corrupt, is_decoders, shown};
@@ -176,16 +175,25 @@ impl TryFrom<WireEntry> for IndexEntry {
     }
 }
 
-/// Writes index lines as they come.
+/// Lines are compressed once they come to this much.
+const BLOCK_BYTES: usize = 256 << 10;
+
+/// Writes index lines as they come, a gzip member for every so many.
 pub(crate) struct IndexWriter<W: Write> {
-    gzip: GzEncoder<Hashing<W>>,
+    out: Hashing<W>,
+    squeezer: Squeezer,
+    lines: Vec<u8>,
+    compressed: Vec<u8>,
     end: IndexEnd,
 }
 
 impl<W: Write> IndexWriter<W> {
     pub(crate) fn new(out: W) -> Self {
         Self {
-            gzip: GzEncoder::new(Hashing::new(out), Compression::default()),
+            out: Hashing::new(out),
+            squeezer: Squeezer::for_index(),
+            lines: Vec::new(),
+            compressed: Vec::new(),
             end: IndexEnd::default(),
         }
     }
@@ -206,13 +214,25 @@ impl<W: Write> IndexWriter<W> {
     pub(crate) fn finish(mut self) -> io::Result<(IndexEnd, u64, String)> {
         let end = self.end;
         self.line(&Line::End(end))?;
-        let (bytes, sha256) = self.gzip.finish()?.finish();
+        self.close_block()?;
+        self.out.flush()?;
+        let (bytes, sha256) = self.out.finish();
         Ok((end, bytes, sha256))
     }
 
     fn line(&mut self, line: &Line) -> io::Result<()> {
-        serde_json::to_writer(&mut self.gzip, line)?;
-        self.gzip.write_all(b"\n")
+        serde_json::to_writer(&mut self.lines, line)?;
+        self.lines.push(b'\n');
+        if self.lines.len() >= BLOCK_BYTES {
+            self.close_block()?;
+        }
+        Ok(())
+    }
+
+    fn close_block(&mut self) -> io::Result<()> {
+        self.squeezer.squeeze(&self.lines, &mut self.compressed)?;
+        self.lines.clear();
+        self.out.write_all(&self.compressed)
     }
 }
 

@@ -7,8 +7,12 @@
 //! format is described in `docs/format.md`. Nothing here knows of Kubernetes or of where the bytes
 //! live.
 
+mod ahead;
+#[cfg(test)]
 mod archive_writer;
 mod beneath;
+mod builder;
+mod codec;
 mod compare;
 mod content;
 mod digest;
@@ -25,6 +29,7 @@ mod member;
 mod meta;
 mod meter;
 mod names;
+mod output;
 mod pack;
 mod pax;
 mod place;
@@ -50,7 +55,7 @@ pub use manifest::{
 pub use marker::{Finished, Overwrite, Stage};
 pub use meta::Time;
 pub use meter::Meter;
-pub use pack::{Notice, PackError, Packed, pack};
+pub use pack::{Notice, Notify, PackError, Packed, pack};
 pub use plan::{Plan, Room, plan};
 pub use select::{InvalidGlob, Selection, Survey};
 pub use target::{Content, Target};

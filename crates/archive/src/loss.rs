@@ -58,7 +58,7 @@ impl Losses {
         for kind in &lost.kinds {
             *self.count_mut(*kind) += 1;
         }
-        if !lost.kinds.is_empty() {
+        if !lost.is_empty() {
             self.paths.push(path);
         }
     }
@@ -105,6 +105,10 @@ impl Lost {
             }
             other => other,
         }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.kinds.is_empty()
     }
 
     pub(crate) fn note(&mut self, kind: MetadataKind) {

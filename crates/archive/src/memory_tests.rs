@@ -9,7 +9,8 @@ use std::sync::atomic::AtomicBool;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use crate::archive_writer::{ArchiveWriter, EntryEnd};
+use crate::archive_writer::ArchiveWriter;
+use crate::builder::EntryEnd;
 use crate::crafted::{entry, file, object_of, unpack_all};
 use crate::digest::sha256;
 use crate::entry::EntryKind;

@@ -40,23 +40,37 @@ fn make_new<T>(
     }
 }
 
-/// Makes an empty file and opens it for writing.
+/// Makes an empty file and opens it for writing. It has the permissions of `mode` at once, as far as
+/// the umask lets it.
 pub(crate) fn create_file(
     dir: BorrowedFd<'_>,
     name: &[u8],
+    mode: u32,
     replace: bool,
 ) -> Result<File, Refused> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
-    let mode = Mode::RUSR | Mode::WUSR;
+    // Some network file systems ask at each write whether the file may be written.
+    let mode = Mode::from_raw_mode(mode & 0o777) | Mode::WUSR;
     make_new(dir, name, replace, || open_beneath(dir, name, flags, mode))
         .map(File::from)
         .map_err(at("create"))
 }
 
-/// Sets what is kept of a file: owner, mode, extended attributes, time.
-pub(crate) fn finish_file(file: &File, entry: &Entry, lost: &mut Lost) -> Result<(), Refused> {
+/// Sets what is kept of a file that was made in a directory: owner, mode, extended attributes,
+/// time. Where the directory has no default ACL, `inherits` need not be set.
+pub(crate) fn finish_file(
+    file: &File,
+    entry: &Entry,
+    inherits: bool,
+    lost: &mut Lost,
+) -> Result<(), Refused> {
     xattr::set_first(&Handle::Open(file.as_fd()), &entry.xattrs, lost)?;
-    finish_open(file.as_fd(), entry, lost)
+    finish_open(file.as_fd(), entry, inherits, lost)
+}
+
+/// Whether what is made in the directory may get an ACL from it.
+pub(crate) fn has_default_acl(dir: BorrowedFd<'_>) -> bool {
+    xattr::is_there(&Handle::Open(dir), xattr::DEFAULT_ACL)
 }
 
 /// A directory in a target, open.
@@ -102,23 +116,33 @@ pub(crate) fn finish_dir(
     entry: &Entry,
     lost: &mut Lost,
 ) -> Result<(), Refused> {
-    finish_open(dir, entry, lost)
+    finish_open(dir, entry, true, lost)
 }
 
 /// Sets owner, mode, attributes and time. What is right already is left alone: a mover that does
 /// not own the root of a volume may not even set what it has.
-fn finish_open(file: BorrowedFd<'_>, entry: &Entry, lost: &mut Lost) -> Result<(), Refused> {
+fn finish_open(
+    file: BorrowedFd<'_>,
+    entry: &Entry,
+    may_have_acl: bool,
+    lost: &mut Lost,
+) -> Result<(), Refused> {
     let handle = Handle::Open(file);
-    let before = Meta::of(file).map_err(at("look at"))?;
-    if (before.uid, before.gid) != (entry.uid, entry.gid) {
+    let mut now = Meta::of(file).map_err(at("look at"))?;
+    let has_owner = (now.uid, now.gid) == (entry.uid, entry.gid);
+    if !has_owner {
         let (uid, gid) = owner_of(entry);
         let owned = fchown(file, uid, gid).map_err(at("set the owner of"));
         lost.tolerate(MetadataKind::Owner, owned)?;
     }
-    // Before the mode, whose group bits an ACL would take for its mask.
-    remove_foreign_acls(&handle, entry, lost)?;
-    // Both of the above change the mode.
-    let now = Meta::of(file).map_err(at("look at"))?;
+    if may_have_acl {
+        // Before the mode, whose group bits an ACL would take for its mask.
+        remove_foreign_acls(&handle, entry, lost)?;
+    }
+    if !has_owner || may_have_acl {
+        // Both of the above change the mode.
+        now = Meta::of(file).map_err(at("look at"))?;
+    }
     if (now.uid, now.gid) != (entry.uid, entry.gid) {
         // Some file systems take an owner without a word and keep their own.
         lost.note(MetadataKind::Owner);

@@ -67,8 +67,8 @@ fn what_is_restored_inherits_no_acl_of_the_target() {
         return;
     };
     let path = |name: &str| target.path().join(name);
-    let file = place::create_file(dir.as_fd(), b"file", false).unwrap();
-    place::finish_file(&file, &entry(EntryKind::File), &mut Lost::default()).unwrap();
+    let file = place::create_file(dir.as_fd(), b"file", 0o600, false).unwrap();
+    place::finish_file(&file, &entry(EntryKind::File), true, &mut Lost::default()).unwrap();
     let fifo = entry(EntryKind::Fifo);
     place::make_special(dir.as_fd(), b"fifo", &fifo, false, &mut Lost::default()).unwrap();
     let made = place::make_dir(dir.as_fd(), b"dir", false).unwrap();
@@ -93,10 +93,10 @@ fn an_acl_of_the_archive_replaces_that_of_the_target() {
     let Some((target, dir)) = target() else {
         return;
     };
-    let file = place::create_file(dir.as_fd(), b"file", false).unwrap();
+    let file = place::create_file(dir.as_fd(), b"file", 0o600, false).unwrap();
     let mut kept = entry(EntryKind::File);
     kept.xattrs = vec![(ACL.to_vec(), acl())];
-    place::finish_file(&file, &kept, &mut Lost::default()).unwrap();
+    place::finish_file(&file, &kept, true, &mut Lost::default()).unwrap();
     let length = acl_of(&target.path().join("file"), ACL);
     assert_eq!(length, Ok(acl().len()));
 }
@@ -105,10 +105,11 @@ fn an_acl_of_the_archive_replaces_that_of_the_target() {
 fn a_refused_attribute_is_named_in_print_and_keeps_the_systems_error() {
     let target = tempfile::tempdir().unwrap();
     let dir = fs::File::open(target.path()).unwrap();
-    let file = place::create_file(dir.as_fd(), b"file", false).unwrap();
+    let file = place::create_file(dir.as_fd(), b"file", 0o600, false).unwrap();
     let mut large = entry(EntryKind::File);
     large.xattrs = vec![(b"user.\x1b[2J".to_vec(), vec![0; 65_537])];
-    let (action, error) = place::finish_file(&file, &large, &mut Lost::default()).unwrap_err();
+    let (action, error) =
+        place::finish_file(&file, &large, true, &mut Lost::default()).unwrap_err();
     assert_eq!(Errno::from_io_error(&error), Some(Errno::TOOBIG));
     assert_eq!(action, "set the extended attribute user.\\u{1b}[2J of");
 }

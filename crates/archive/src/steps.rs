@@ -8,8 +8,14 @@ pub(crate) fn step() -> Result<(), RestoreError> {
     Ok(())
 }
 
+/// Whether this thread's restores are to die, so that all steps have to be its own.
+#[cfg(not(test))]
+pub(crate) fn is_armed() -> bool {
+    false
+}
+
 #[cfg(test)]
-pub(crate) use deaths::step;
+pub(crate) use deaths::{is_armed, step};
 
 #[cfg(test)]
 pub(crate) mod deaths {
@@ -24,6 +30,10 @@ pub(crate) mod deaths {
     /// Lets this thread's restores die at the `nth` step from now, and at every later one.
     pub(crate) fn die_at(nth: Option<u32>) {
         LEFT.set(nth);
+    }
+
+    pub(crate) fn is_armed() -> bool {
+        LEFT.get().is_some()
     }
 
     pub(crate) fn step() -> Result<(), RestoreError> {

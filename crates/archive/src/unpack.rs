@@ -1,22 +1,26 @@
 //! From an archive into a directory.
 
-use std::fs::File;
-use std::io::{self, Read, Write};
+mod crew;
+mod making;
+
+use std::collections::VecDeque;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use rustix::fs::{AtFlags, Mode, OFlags, fchmod, mkdirat, renameat, unlinkat};
+use rustix::fs::{Mode, fchmod, mkdirat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::beneath::{DirStack, open_beneath, open_dir_beneath};
-use crate::entries::EntryReader;
+use self::crew::{Foreman, with_crew};
+use crate::beneath::{DirStack, open_dir_beneath};
+use crate::entries::{EntryReader, with_entries};
 use crate::entry::{Entry, EntryKind, check_path, is_within, name_of};
 use crate::error::{Corrupt, Refused, RestoreError, shown};
 use crate::index::IndexEntry;
 use crate::loss::{Losses, Lost};
 use crate::marker::{Finished, Overwrite};
-use crate::meta::{FileKind, Meta};
 use crate::meter::Meter;
 use crate::place;
 use crate::remove::remove_tree;
@@ -77,29 +81,52 @@ pub struct Job<'j> {
 /// - With [`Overwrite::Merge`] a file takes the place of another in one step, complete; no
 ///   directory takes the place of a file, nor the reverse.
 /// - Memory is bounded by one member, one header and the depth of the tree.
-pub fn unpack<I: Read>(
+pub fn unpack<I: Read + Send>(
     job: &Job<'_>,
-    archive: impl Read,
+    archive: impl Read + Send,
     indexes: [I; 3],
     done: &mut Finished,
 ) -> Result<(), RestoreError> {
     let [members, entries, ahead] = indexes;
-    let mut unpacker = Unpacker {
-        job,
-        stream: EntryReader::new(archive, members, entries, job.stop),
-        picker: Picker::new(job.selection, ahead),
-        started: false,
-        root: None,
-        dirs: DirStack::new(job.target.root()?),
-        linked: make_linked(job.target, &job.survey.links)?,
-        pending: Vec::new(),
-        done,
-    };
-    while let Some((entry, listed)) = unpacker.stream.next()? {
-        step()?;
-        unpacker.restore(entry, &listed)?;
-    }
-    unpacker.finish()
+    let dirs = DirStack::new(job.target.root()?);
+    let linked = make_linked(job.target, &job.survey.links)?;
+    with_crew(job.meter, |crew| {
+        with_entries(archive, (members, entries), job.stop, |stream| {
+            let mut unpacker = Unpacker {
+                job,
+                stream,
+                picker: Picker::new(job.selection, ahead),
+                started: false,
+                root: None,
+                dirs,
+                linked,
+                pending: Vec::new(),
+                crew: Foreman::new(crew),
+                left: VecDeque::new(),
+                left_bytes: 0,
+                inherits: Vec::new(),
+                done,
+            };
+            let ended = unpacker.run();
+            // What is under way is waited for, so that what was written is known to the file.
+            let written = unpacker.collect(Some(unpacker.crew.mark()));
+            ended.and(written)
+        })
+    })
+}
+
+/// Directories that were left and wait for the last of their files, at most: each is held open.
+const MOST_LEFT: usize = 64;
+/// Bytes of their paths.
+const MOST_LEFT_BYTES: usize = 1 << 20;
+
+/// A directory that was left, and is finished once its files are written.
+struct Left {
+    dir: Arc<OwnedFd>,
+    path: Vec<u8>,
+    pending: Pending,
+    /// The mark of its last file.
+    mark: u64,
 }
 
 /// The folder for files that are left out but linked to; none when there are none.
@@ -117,9 +144,9 @@ fn make_linked(target: &Target, links: &LeftOut) -> Result<Option<OwnedFd>, Rest
     Ok(Some(fd))
 }
 
-struct Unpacker<'u, R: Read, I: Read> {
+struct Unpacker<'u, I: Read> {
     job: &'u Job<'u>,
-    stream: EntryReader<'u, R, I>,
+    stream: EntryReader<'u, I>,
     picker: Picker<'u, I>,
     /// Whether the root's entry came.
     started: bool,
@@ -129,6 +156,11 @@ struct Unpacker<'u, R: Read, I: Read> {
     linked: Option<OwnedFd>,
     /// The open directories below the root.
     pending: Vec<Option<Pending>>,
+    crew: Foreman<'u>,
+    left: VecDeque<Left>,
+    left_bytes: usize,
+    /// Whether files made in the root, and in each open directory below, may inherit an ACL.
+    inherits: Vec<bool>,
     done: &'u mut Finished,
 }
 
@@ -161,7 +193,38 @@ impl Pending {
     }
 }
 
-impl<R: Read, I: Read> Unpacker<'_, R, I> {
+impl<I: Read> Unpacker<'_, I> {
+    fn run(&mut self) -> Result<(), RestoreError> {
+        while let Some((entry, listed)) = self.stream.next()? {
+            step()?;
+            self.restore(entry, &listed)?;
+        }
+        self.finish()
+    }
+
+    /// Takes in what the crew has written, and finishes the directories that waited for it; waits
+    /// for all files before `mark`, if one is given.
+    fn collect(&mut self, mark: Option<u64>) -> Result<(), RestoreError> {
+        let done = &mut *self.done;
+        self.crew.take(mark, |written| {
+            done.unpacked.files += written.files;
+            done.unpacked.logical_bytes += written.bytes;
+            for (path, lost) in &written.lost {
+                done.losses.add(path, lost);
+            }
+        })?;
+        while let Some(left) = self.left.front()
+            && self.crew.is_past(left.mark)
+            && let Some(left) = self.left.pop_front()
+        {
+            self.left_bytes -= left.path.len();
+            left.pending
+                .finish(left.dir.as_fd(), &left.path, &mut self.done.losses)
+                .map_err(|e| refused(&left.path, e))?;
+        }
+        Ok(())
+    }
+
     fn restore(&mut self, entry: Entry, listed: &IndexEntry) -> Result<(), RestoreError> {
         let path = &entry.path;
         let fault = |what: &str| RestoreError::Corrupt(Corrupt::new(shown(path), what));
@@ -181,6 +244,7 @@ impl<R: Read, I: Read> Unpacker<'_, R, I> {
             EntryKind::Directory => self.directory(entry, pick),
             _ if listed.superseded => self.stream.content(listed, |_| Ok(())),
             EntryKind::HardLink => self.hard_link(&entry),
+            EntryKind::File if self.partial().is_none() => self.new_file(entry, listed),
             _ => self.replacing(&entry, listed),
         }
     }
@@ -199,6 +263,7 @@ impl<R: Read, I: Read> Unpacker<'_, R, I> {
             self.done.root_mtime = Some(entry.mtime);
             self.root = Some(Pending::new(entry, lost));
         }
+        self.inherits.push(place::has_default_acl(self.dirs.root()));
         Ok(())
     }
 
@@ -245,18 +310,25 @@ impl<R: Read, I: Read> Unpacker<'_, R, I> {
         Ok(())
     }
 
-    /// Leaves the innermost directory, whose content is complete.
+    /// Leaves the innermost directory; it is finished once its files are written.
     fn leave(&mut self) -> Result<(), RestoreError> {
         if let Some(Some(pending)) = self.pending.pop() {
             let path = self.dirs.path().to_vec();
-            let finished = match self.dirs.top() {
-                Ok(dir) => pending.finish(dir, &path, &mut self.done.losses),
-                Err(e) => Err(("open".into(), e)),
-            };
-            finished.map_err(|e| refused(&path, e))?;
+            let dir = self.dirs.shared_top();
+            let dir = dir.map_err(|e| refused(&path, ("open".into(), e)))?;
+            self.left_bytes += path.len();
+            self.left.push_back(Left {
+                dir,
+                path,
+                pending,
+                mark: self.crew.mark(),
+            });
         }
+        self.inherits.pop();
         self.dirs.pop();
-        Ok(())
+        let is_much = self.left.len() > MOST_LEFT || self.left_bytes > MOST_LEFT_BYTES;
+        let oldest = self.left.front().filter(|_| is_much);
+        self.collect(oldest.map(|left| left.mark))
     }
 
     fn directory(&mut self, entry: Entry, pick: Pick) -> Result<(), RestoreError> {
@@ -277,146 +349,21 @@ impl<R: Read, I: Read> Unpacker<'_, R, I> {
             place::start_dir(fd, &entry, made.existed, &mut lost).map_err(fault)?;
             pending = Some(Pending::new(entry, lost));
         }
+        // A directory that was just made has the default ACL of the one it is in.
+        let inherits = if made.existed {
+            place::has_default_acl(made.fd.as_fd())
+        } else {
+            self.inherits.last().is_none_or(|inherits| *inherits)
+        };
+        self.inherits.push(inherits);
         self.dirs.push(&name, made.fd, &made.meta);
         self.pending.push(pending);
         self.done.unpacked.others += 1;
         Ok(())
     }
 
-    /// Makes an entry that is no directory and no hard link at its place, in one step where the
-    /// target may hold something there.
-    fn replacing(&mut self, entry: &Entry, listed: &IndexEntry) -> Result<(), RestoreError> {
-        let dir = top(&mut self.dirs, entry)?;
-        let dir = dir
-            .try_clone_to_owned()
-            .map_err(|e| refused(&entry.path, ("open".into(), e)))?;
-        let partial = self.partial();
-        let name = partial.as_deref().unwrap_or(name_of(&entry.path));
-        let file = self.make(dir.as_fd(), name, entry, listed)?;
-        if partial.is_some() {
-            if let Some(file) = file
-                && Meta::at(dir.as_fd(), name_of(&entry.path)).is_ok()
-            {
-                // Or a power failure could leave neither the old content nor the new.
-                file.sync_data()
-                    .map_err(|e| RestoreError::target("sync", &entry.path, e))?;
-            }
-            self.take_place(dir.as_fd(), entry)?;
-        }
-        match entry.kind {
-            EntryKind::File => {
-                self.done.unpacked.files += 1;
-                self.job.meter.file_done();
-            }
-            _ => self.done.unpacked.others += 1,
-        }
-        Ok(())
-    }
-
-    /// The name that an entry is made under before it takes its place; none when its place is
-    /// free.
-    fn partial(&self) -> Option<Vec<u8>> {
-        let partial = self.job.target.names.partial.as_bytes();
-        (self.job.overwrite == Overwrite::Merge).then(|| partial.to_vec())
-    }
-
-    /// Moves the complete entry from its partial name to its own.
-    fn take_place(&self, dir: BorrowedFd<'_>, entry: &Entry) -> Result<(), RestoreError> {
-        step()?;
-        let partial = &self.job.target.names.partial;
-        renameat(dir, partial, dir, name_of(&entry.path))
-            .map_err(|e| RestoreError::target("replace", &entry.path, e))
-    }
-
-    /// Makes a file, symbolic link, FIFO or device; gives the file when it is one.
-    fn make(
-        &mut self,
-        dir: BorrowedFd<'_>,
-        name: &[u8],
-        entry: &Entry,
-        listed: &IndexEntry,
-    ) -> Result<Option<File>, RestoreError> {
-        let fault = |e| refused(&entry.path, e);
-        let replace = self.takes_over();
-        let mut lost = Lost::default();
-        let mut made = None;
-        match entry.kind {
-            EntryKind::File => {
-                let mut file = place::create_file(dir, name, replace).map_err(fault)?;
-                step()?;
-                let meter = self.job.meter;
-                self.stream.content(listed, |piece| {
-                    meter.moved(piece.len());
-                    file.write_all(piece)
-                        .map_err(|e| RestoreError::target("write", &entry.path, e))
-                })?;
-                place::finish_file(&file, entry, &mut lost).map_err(fault)?;
-                self.done.unpacked.logical_bytes += entry.size;
-                made = Some(file);
-            }
-            EntryKind::Symlink => {
-                place::make_symlink(dir, name, entry, replace, &mut lost).map_err(fault)?;
-            }
-            _ => place::make_special(dir, name, entry, replace, &mut lost).map_err(fault)?,
-        }
-        self.done.losses.add(&entry.path, &lost);
-        Ok(made)
-    }
-
-    fn hard_link(&mut self, entry: &Entry) -> Result<(), RestoreError> {
-        let fault = |what: &str| RestoreError::Corrupt(Corrupt::new(shown(&entry.path), what));
-        check_path(&entry.link).map_err(|what| fault(&format!("links to a path that {what}")))?;
-        if self.job.target.names.is_reserved(&entry.link) || entry.link == b"." {
-            return Err(fault("links to what is no part of the archive"));
-        }
-        let missing = |_| fault("links to a file that was not restored");
-        let left_out = self.job.survey.links.name_of(&entry.link);
-        let (target_dir, target) = match (&self.linked, &left_out) {
-            (Some(linked), Some(name)) => (linked.try_clone().map_err(missing)?, name.as_bytes()),
-            _ => (
-                self.open_parent(&entry.link).map_err(missing)?,
-                name_of(&entry.link),
-            ),
-        };
-        let partial = self.partial();
-        let name = partial.as_deref().unwrap_or(name_of(&entry.path));
-        let replace = self.takes_over();
-        let dir = top(&mut self.dirs, entry)?;
-        let made = place::make_hard_link(target_dir.as_fd(), target, dir, name, replace);
-        match made {
-            Ok(FileKind::File) => {
-                self.done.unpacked.files += 1;
-                self.job.meter.file_done();
-            }
-            Ok(_) => self.done.unpacked.others += 1,
-            Err((_, e)) if Errno::from_io_error(&e) == Some(Errno::NOENT) => {
-                return Err(fault("links to a file that was not restored"));
-            }
-            Err(e) => return Err(refused(&entry.path, e)),
-        }
-        if partial.is_some() {
-            let dir = dir
-                .try_clone_to_owned()
-                .map_err(|e| refused(&entry.path, ("open".into(), e)))?;
-            self.take_place(dir.as_fd(), entry)?;
-            // Renaming one name of a file to another of its names does nothing.
-            let _ = unlinkat(dir.as_fd(), name, AtFlags::empty());
-        }
-        Ok(())
-    }
-
-    /// Opens the directory of a path from the root, following no link.
-    fn open_parent(&self, path: &[u8]) -> io::Result<OwnedFd> {
-        let parent = match parent_of(path) {
-            b"" => b".",
-            parent => parent,
-        };
-        let flags = OFlags::PATH | OFlags::DIRECTORY;
-        open_beneath(self.dirs.root(), parent, flags, Mode::empty())
-    }
-
     /// Sets what waits until all content is there.
-    fn finish(mut self) -> Result<(), RestoreError> {
+    fn finish(&mut self) -> Result<(), RestoreError> {
         if !self.started {
             let corrupt = Corrupt::new("the archive", "it has no entry for the root");
             return Err(corrupt.into());
@@ -424,6 +371,7 @@ impl<R: Read, I: Read> Unpacker<'_, R, I> {
         while self.dirs.depth() > 0 {
             self.leave()?;
         }
+        self.collect(Some(self.crew.mark()))?;
         if self.linked.take().is_some() {
             let target = self.job.target;
             remove_tree(target.root.as_fd(), target.names.linked.as_bytes())?;

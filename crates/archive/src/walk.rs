@@ -12,7 +12,7 @@ use crate::beneath::{DirStack, open_dir_beneath};
 use crate::meta::{FileKind, Meta};
 
 /// Names held at once over all directories that are being read.
-const NAME_BUDGET_BYTES: usize = 12 << 20;
+const NAME_BUDGET_BYTES: usize = 8 << 20;
 /// Least names that a directory may hold, also when the budget is spent.
 const MIN_BATCH_BYTES: usize = 4 << 10;
 /// Kernel buffer for directory entries; one of 255 bytes must fit.
@@ -39,7 +39,7 @@ pub(crate) enum Step {
 /// # Guarantees
 /// - Memory does not grow with the tree: names of one directory are read in sorted batches, open
 ///   directories are limited, and nothing is kept of what was left behind.
-/// - Order within a directory is by bytes, as long as its names fit the budget (about 12 MiB).
+/// - Order within a directory is by bytes, as long as its names fit the budget (about 8 MiB).
 /// - Symbolic links are never followed, and mounts inside the tree are not entered.
 pub(crate) struct Walk {
     dirs: DirStack,

@@ -164,6 +164,14 @@ pub(crate) fn remove_others(
     Ok(())
 }
 
+/// Whether a file has an attribute, or may have it: an answer that is no plain no is none.
+pub(crate) fn is_there(file: &Handle<'_>, name: &[u8]) -> bool {
+    !matches!(
+        get(file, name, &mut []),
+        Err(Errno::NODATA | Errno::OPNOTSUPP)
+    )
+}
+
 /// Removes an attribute, which need not be there, nor be known to the file system.
 pub(crate) fn remove(file: &Handle<'_>, name: &[u8]) -> io::Result<()> {
     let removed = match file {
@@ -173,14 +181,7 @@ pub(crate) fn remove(file: &Handle<'_>, name: &[u8]) -> io::Result<()> {
     match removed {
         Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
         // Who does not own a file is refused though there is nothing to remove.
-        Err(Errno::PERM | Errno::ACCESS)
-            if matches!(
-                get(file, name, &mut []),
-                Err(Errno::NODATA | Errno::OPNOTSUPP)
-            ) =>
-        {
-            Ok(())
-        }
+        Err(Errno::PERM | Errno::ACCESS) if !is_there(file, name) => Ok(()),
         other => Ok(other?),
     }
 }

@@ -266,7 +266,7 @@ impl<'o> Objects<'o> {
         };
         let mut archive = put(&self.location.archive_key())?;
         let mut index = put(&self.location.index_key())?;
-        let mut notify = |path: &[u8], notice: Notice<'_>| told.take(path, &notice);
+        let mut notify = |path: &[u8], notice: Notice| told.take(path, &notice);
         let meter = control.progress.meter();
         let packed = pack(
             source,

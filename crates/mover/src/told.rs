@@ -19,7 +19,7 @@ pub(crate) struct Told {
 
 impl Told {
     /// Takes one notice.
-    pub(crate) fn take(&mut self, path: &[u8], notice: &Notice<'_>) {
+    pub(crate) fn take(&mut self, path: &[u8], notice: &Notice) {
         let sample = match notice {
             Notice::Unreadable(error) => {
                 self.first_reason.get_or_insert_with(|| error.to_string());
@@ -47,7 +47,7 @@ impl Told {
     }
 }
 
-fn log(path: &[u8], notice: &Notice<'_>) {
+fn log(path: &[u8], notice: &Notice) {
     let path = path.escape_ascii().to_string();
     match notice {
         Notice::Unreadable(error) => tracing::error!(path, %error, "cannot be read"),

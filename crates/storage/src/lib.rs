@@ -85,7 +85,7 @@ pub trait Storage: Send + Sync {
 }
 
 /// An object that is being written. Dropping it without a commit discards it.
-pub trait Upload: Write {
+pub trait Upload: Write + Send {
     /// Makes the object durable and publishes it under its key, which nothing may have: an object
     /// is never replaced.
     ///

@@ -1,9 +1,15 @@
-//! Names that change between the walk's look and the packer's.
+//! What a pack promises, and names that change between the walk's look and the packer's.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use std::io;
+use std::sync::atomic::Ordering;
+
+use rustix::io::Errno;
+
+use super::reader::Item;
 use super::*;
 
 /// What a pack told, and the entries it wrote, when `change` happens between the look at the
@@ -12,39 +18,30 @@ fn told_after(make: fn(&Path), change: fn(&Path)) -> (Vec<String>, Counts) {
     let tree = tempfile::tempdir().unwrap();
     let name = tree.path().join("name");
     make(&name);
-    let mut told = Vec::new();
-    let mut notify = |path: &[u8], notice: Notice<'_>| {
-        told.push(format!("{}: {notice:?}", String::from_utf8_lossy(path)));
-    };
-    let stop = AtomicBool::new(false);
-    let mut packer = packer(&mut notify, &stop);
+    let shared = shared();
+    let mut walker = Walker::new(&shared);
     let mut walk = Walk::new(File::open(tree.path()).unwrap().into());
     while let Some(step) = walk.next() {
         if walk.path() == b"name" {
             change(&name);
         }
-        packer.step(step, &mut walk).map_err(drop).unwrap();
+        walker.step(step, &mut walk);
     }
-    let counts = packer.counts;
-    (told, counts)
+    let told = walker.task.iter().filter_map(|item| match item {
+        Item::Told(path, notice) => Some(format!("{}: {notice:?}", String::from_utf8_lossy(path))),
+        _ => None,
+    });
+    (told.collect(), walker.counts)
 }
 
-fn packer<'p>(
-    notify: &'p mut dyn FnMut(&[u8], Notice<'_>),
-    stop: &'p AtomicBool,
-) -> Packer<'p, io::Sink, io::Sink> {
-    Packer {
-        out: ArchiveWriter::new(io::sink(), io::sink()),
-        links: HardLinks::default(),
-        xattrs: XattrReader::new(),
-        buffer: vec![0; PIECE_BYTES],
-        small: Vec::new(),
-        counts: Counts::default(),
-        logical_bytes: 0,
-        unreadable: 0,
-        notify,
+fn shared() -> Shared<'static> {
+    Shared {
+        conveyor: Conveyor::new(2),
+        unreadable: AtomicU64::new(0),
+        logical_bytes: AtomicU64::new(0),
+        xattrs_left_out: AtomicU64::new(0),
         meter: Box::leak(Box::default()),
-        stop,
+        stop: Box::leak(Box::default()),
     }
 }
 
@@ -96,12 +93,81 @@ fn a_name_that_was_deleted_has_vanished() {
 
 #[test]
 fn an_open_file_whose_reading_says_it_is_not_there_is_unreadable() {
-    let mut told = Vec::new();
-    let mut notify = |_: &[u8], notice: Notice<'_>| told.push(format!("{notice:?}"));
-    let stop = AtomicBool::new(false);
-    let mut packer = packer(&mut notify, &stop);
+    let shared = shared();
+    let mut walker = Walker::new(&shared);
     let of_a_read = io::Error::from(Errno::NOENT);
-    packer.tell(b"f", of_a_read.into()).unwrap();
-    assert_eq!((packer.unreadable, packer.counts.vanished), (1, 0));
-    assert!(told[0].starts_with("Unreadable"), "{told:?}");
+    walker.fault(b"f", of_a_read.into());
+    assert_eq!(
+        (
+            shared.unreadable.load(Ordering::Relaxed),
+            walker.counts.vanished
+        ),
+        (1, 0)
+    );
+    assert!(matches!(
+        &walker.task[..],
+        [Item::Told(_, Notice::Unreadable(_))]
+    ));
+}
+
+/// Archive and index of a tree.
+fn packed(tree: &Path) -> (Vec<u8>, Vec<u8>) {
+    let (mut archive, mut index) = (Vec::new(), Vec::new());
+    pack(
+        File::open(tree).unwrap().into(),
+        &mut archive,
+        &mut index,
+        &mut |path, notice| panic!("{path:?}: {notice:?}"),
+        &Meter::default(),
+        &AtomicBool::new(false),
+    )
+    .unwrap();
+    (archive, index)
+}
+
+#[test]
+fn the_archive_of_a_tree_is_the_same_each_time() {
+    let tree = tempfile::tempdir().unwrap();
+    for n in 0..40_usize {
+        let dir = tree.path().join(format!("{}", n % 7));
+        fs::create_dir_all(&dir).unwrap();
+        let content: Vec<u8> = (0..n * n * 2_000).map(|at| (at * n / 3) as u8).collect();
+        fs::write(dir.join(format!("{n}")), content).unwrap();
+    }
+    let first = packed(tree.path());
+    assert!(first.0.len() > 100_000);
+    for _ in 0..3 {
+        assert!(packed(tree.path()) == first);
+    }
+}
+
+#[test]
+fn a_pack_without_room_for_its_archive_ends_with_that() {
+    struct Full(usize);
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 = self.0.checked_sub(bytes.len()).ok_or(Errno::NOSPC)?;
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let tree = tempfile::tempdir().unwrap();
+    for n in 0..20_u64 {
+        let content: Vec<u8> = (0..300_000).map(|at| ((at * at + n) % 251) as u8).collect();
+        fs::write(tree.path().join(format!("{n}")), content).unwrap();
+    }
+    let ended = pack(
+        File::open(tree.path()).unwrap().into(),
+        Full(1_000),
+        io::sink(),
+        &mut |_, _| {},
+        &Meter::default(),
+        &AtomicBool::new(false),
+    );
+    let Err(PackError::Output(error)) = ended else {
+        panic!("{ended:?}");
+    };
+    assert_eq!(Errno::from_io_error(&error), Some(Errno::NOSPC));
 }

@@ -1,0 +1,102 @@
+//! Archive and index, written side by side, member by member.
+
+use std::io::{self, Write};
+
+use crate::builder::Piece;
+use crate::codec::Squeezer;
+use crate::digest::{Hashing, sha256};
+use crate::index::{IndexEnd, IndexEntry, IndexMember, IndexWriter};
+
+/// A piece, ready to be written.
+pub(crate) struct Member {
+    bytes: Vec<u8>,
+    sha256: String,
+    tar_bytes: u64,
+    entries: Vec<IndexEntry>,
+}
+
+impl Member {
+    /// Compresses a piece; gives its memory back beside.
+    pub(crate) fn of(
+        piece: Piece,
+        squeezer: &mut Squeezer,
+        scratch: &mut Vec<u8>,
+    ) -> io::Result<(Self, Vec<u8>)> {
+        scratch.clear();
+        if !piece.tar.is_empty() {
+            squeezer.squeeze(&piece.tar, scratch)?;
+        }
+        let member = Self {
+            bytes: scratch.as_slice().into(),
+            sha256: sha256(scratch),
+            tar_bytes: piece.tar.len() as u64,
+            entries: piece.entries,
+        };
+        Ok((member, piece.tar))
+    }
+}
+
+/// Sizes and digests of a finished archive and its index.
+pub(crate) struct Finished {
+    pub(crate) archive: (u64, String),
+    pub(crate) index: (u64, String),
+    pub(crate) end: IndexEnd,
+}
+
+/// Writes members in the order of the tar stream.
+pub(crate) struct Output<A: Write, I: Write> {
+    archive: Hashing<A>,
+    index: IndexWriter<I>,
+    /// Where the tar stream stands.
+    tar_offset: u64,
+    /// Where the run of entries that is being written starts in the tar stream.
+    run_start: u64,
+}
+
+impl<A: Write, I: Write> Output<A, I> {
+    pub(crate) fn new(archive: A, index: I) -> Self {
+        Self {
+            archive: Hashing::new(archive),
+            index: IndexWriter::new(index),
+            tar_offset: 0,
+            run_start: 0,
+        }
+    }
+
+    /// Starts a run of entries behind what is there.
+    pub(crate) fn begin_run(&mut self) {
+        self.run_start = self.tar_offset;
+    }
+
+    /// Appends a member; one of nothing is none.
+    pub(crate) fn write(&mut self, member: Member) -> io::Result<()> {
+        for mut entry in member.entries {
+            entry.offset += self.run_start;
+            self.index.entry(entry)?;
+        }
+        if member.bytes.is_empty() {
+            return Ok(());
+        }
+        let line = IndexMember {
+            offset: self.archive.bytes(),
+            size: member.bytes.len() as u64,
+            tar_offset: self.tar_offset,
+            tar_size: member.tar_bytes,
+            sha256: member.sha256,
+        };
+        self.archive.write_all(&member.bytes)?;
+        self.tar_offset += member.tar_bytes;
+        self.index.member(line)
+    }
+
+    /// Ends both.
+    pub(crate) fn finish(mut self) -> io::Result<Finished> {
+        self.archive.flush()?;
+        let (end, bytes, sha256) = self.index.finish()?;
+        Ok(Finished {
+            archive: self.archive.finish(),
+            index: (bytes, sha256),
+            end,
+        })
+    }
+}

@@ -1,0 +1,290 @@
+//! Threads that write small files, while another one reads the archive.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
+use std::io::Write;
+use std::mem;
+use std::num::NonZero;
+use std::ops::Range;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use crate::ahead::Loaded;
+use crate::digest::sha256;
+use crate::entry::{Entry, name_of};
+use crate::error::{Corrupt, RestoreError, shown};
+use crate::loss::Lost;
+use crate::member::place_of;
+use crate::meter::Meter;
+use crate::place;
+use crate::steps::step;
+
+/// Threads that write, at most.
+const MOST_WRITERS: usize = 4;
+/// A batch is handed out once it holds so many files, or so many bytes.
+const BATCH_FILES: usize = 32;
+const BATCH_BYTES: usize = 256 << 10;
+/// Batches that wait at once.
+const WAITING_BATCHES: usize = 4;
+
+/// A file to be made in a directory that nothing of its name is in.
+pub(super) struct NewFile {
+    pub(super) dir: Arc<OwnedFd>,
+    pub(super) entry: Entry,
+    pub(super) sha256: Option<String>,
+    /// Where in the tar stream its entry starts.
+    pub(super) tar_offset: u64,
+    /// The member that holds its content, and where.
+    pub(super) loaded: Arc<Loaded>,
+    pub(super) content: Range<usize>,
+    /// What an earlier try left at its name is removed.
+    pub(super) replace: bool,
+    /// Files made in the directory may inherit an ACL.
+    pub(super) inherits: bool,
+}
+
+impl NewFile {
+    fn write(&self, meter: &Meter) -> Result<Lost, RestoreError> {
+        let content = &self.loaded.content[self.content.clone()];
+        if self.sha256.as_ref() != Some(&sha256(content)) {
+            let place = format!(
+                "{}, tar offset {}, \"{}\"",
+                place_of(&self.loaded.member),
+                self.tar_offset,
+                shown(&self.entry.path)
+            );
+            let what = "its content does not have the digest of the index";
+            return Err(Corrupt::new(place, what).into());
+        }
+        let path = &self.entry.path;
+        let fault = |(action, error)| RestoreError::target(action, path, error);
+        let (dir, name) = (self.dir.as_fd(), name_of(path));
+        let mut file: File =
+            place::create_file(dir, name, self.entry.mode, self.replace).map_err(fault)?;
+        step()?;
+        file.write_all(content)
+            .map_err(|e| RestoreError::target("write", path, e))?;
+        let mut lost = Lost::default();
+        place::finish_file(&file, &self.entry, self.inherits, &mut lost).map_err(fault)?;
+        meter.moved(content.len());
+        meter.file_done();
+        Ok(lost)
+    }
+}
+
+/// What was written, in the order in which it was handed out.
+#[derive(Default)]
+pub(super) struct Written {
+    pub(super) files: u64,
+    pub(super) bytes: u64,
+    /// What the target refused, by path.
+    pub(super) lost: Vec<(Vec<u8>, Lost)>,
+    failure: Option<RestoreError>,
+}
+
+/// Hands files to writers in batches.
+///
+/// # Guarantees
+/// What is in flight is bounded. Without writers, each file is written where it is handed out.
+pub(super) struct Crew<'c> {
+    meter: &'c Meter,
+    writers: usize,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<(u64, Vec<NewFile>)>,
+    /// What was written and not yet taken.
+    written: BTreeMap<u64, Written>,
+    closed: bool,
+}
+
+/// Calls `work` with a crew that ends with it.
+pub(super) fn with_crew<T>(meter: &Meter, work: impl FnOnce(&Crew<'_>) -> T) -> T {
+    let writers = thread::available_parallelism().map_or(1, NonZero::get);
+    let crew = Crew {
+        meter,
+        writers: if crate::steps::is_armed() {
+            0
+        } else {
+            writers.min(MOST_WRITERS)
+        },
+        state: Mutex::default(),
+        changed: Condvar::new(),
+    };
+    thread::scope(|scope| {
+        for _ in 0..crew.writers {
+            scope.spawn(|| {
+                let _closing = Closing(&crew, thread::panicking);
+                while let Some((number, batch)) = crew.batch() {
+                    let written = write_all(&batch, meter);
+                    crew.lock().written.insert(number, written);
+                    crew.changed.notify_all();
+                }
+            });
+        }
+        let _closing = Closing(&crew, || true);
+        work(&crew)
+    })
+}
+
+/// Lets all writers end when it goes, if `when` says so.
+struct Closing<'c>(&'c Crew<'c>, fn() -> bool);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        if (self.1)() {
+            self.0.lock().closed = true;
+            self.0.changed.notify_all();
+        }
+    }
+}
+
+fn write_all(batch: &[NewFile], meter: &Meter) -> Written {
+    let mut written = Written::default();
+    for file in batch {
+        match file.write(meter) {
+            Ok(lost) => {
+                written.files += 1;
+                written.bytes += file.content.len() as u64;
+                if !lost.is_empty() {
+                    written.lost.push((file.entry.path.clone(), lost));
+                }
+            }
+            Err(failure) => {
+                written.failure = Some(failure);
+                break;
+            }
+        }
+    }
+    written
+}
+
+impl Crew<'_> {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'s>(&self, state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
+        self.changed
+            .wait(state)
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn batch(&self) -> Option<(u64, Vec<NewFile>)> {
+        let mut state = self.lock();
+        loop {
+            if state.closed {
+                return None;
+            }
+            if let Some(batch) = state.waiting.pop_front() {
+                self.changed.notify_all();
+                return Some(batch);
+            }
+            state = self.wait(state);
+        }
+    }
+}
+
+/// The side of a [`Crew`] that hands out.
+pub(super) struct Foreman<'f> {
+    crew: &'f Crew<'f>,
+    batch: Vec<NewFile>,
+    batch_bytes: usize,
+    /// Batches handed out, and those whose results were taken.
+    given: u64,
+    taken: u64,
+}
+
+impl<'f> Foreman<'f> {
+    pub(super) fn new(crew: &'f Crew<'f>) -> Self {
+        Self {
+            crew,
+            batch: Vec::new(),
+            batch_bytes: 0,
+            given: 0,
+            taken: 0,
+        }
+    }
+
+    /// Hands a file out, now or with those that follow.
+    pub(super) fn add(&mut self, file: NewFile) {
+        self.batch_bytes += file.content.len();
+        self.batch.push(file);
+        let is_full = self.batch.len() >= BATCH_FILES || self.batch_bytes >= BATCH_BYTES;
+        if is_full || self.crew.writers == 0 {
+            self.hand_out();
+        }
+    }
+
+    /// A mark behind all files so far, for [`Self::is_past`].
+    pub(super) fn mark(&self) -> u64 {
+        self.given + u64::from(!self.batch.is_empty())
+    }
+
+    /// Whether the results of all files before the mark were taken.
+    pub(super) fn is_past(&self, mark: u64) -> bool {
+        self.taken >= mark
+    }
+
+    /// Hands out what was added.
+    fn hand_out(&mut self) {
+        if self.batch.is_empty() {
+            return;
+        }
+        let batch = mem::take(&mut self.batch);
+        self.batch_bytes = 0;
+        let number = self.given;
+        self.given += 1;
+        if self.crew.writers == 0 {
+            let written = write_all(&batch, self.crew.meter);
+            self.crew.lock().written.insert(number, written);
+            return;
+        }
+        let mut state = self.crew.lock();
+        while state.waiting.len() >= WAITING_BATCHES && !state.closed {
+            state = self.crew.wait(state);
+        }
+        state.waiting.push_back((number, batch));
+        drop(state);
+        self.crew.changed.notify_all();
+    }
+
+    /// Takes the results that are there; waits for all of them before `mark`, if one is given.
+    ///
+    /// # Errors
+    /// The first failure in the order of the files; `into` has what was written before it.
+    pub(super) fn take(
+        &mut self,
+        mark: Option<u64>,
+        mut into: impl FnMut(Written),
+    ) -> Result<(), RestoreError> {
+        if mark.is_some_and(|mark| mark > self.given) {
+            self.hand_out();
+        }
+        loop {
+            let mut state = self.crew.lock();
+            let mut next = state.written.remove(&self.taken);
+            while next.is_none() && mark.is_some_and(|mark| self.taken < mark) {
+                if state.closed {
+                    return Err(RestoreError::Stopped);
+                }
+                state = self.crew.wait(state);
+                next = state.written.remove(&self.taken);
+            }
+            drop(state);
+            let Some(mut written) = next else {
+                return Ok(());
+            };
+            self.taken += 1;
+            let failure = written.failure.take();
+            into(written);
+            if let Some(failure) = failure {
+                return Err(failure);
+            }
+        }
+    }
+}
