@@ -118,10 +118,16 @@ impl Request {
         self.code() == 403 && !other
     }
 
+    /// Whether it is about all objects of that resource, in the plural, in `namespace`, or about one
+    /// that is to be made.
+    pub fn is_about(&self, resource: &str, namespace: &str) -> bool {
+        let path = self.uri.split('?').next().unwrap_or_default();
+        path.ends_with(&format!("/namespaces/{namespace}/{resource}"))
+    }
+
     /// Whether it asks for an object of that resource, in the plural, to be made in `namespace`.
     pub fn makes(&self, resource: &str, namespace: &str) -> bool {
-        let path = self.uri.split('?').next().unwrap_or_default();
-        self.verb == "create" && path.ends_with(&format!("/namespaces/{namespace}/{resource}"))
+        self.verb == "create" && self.is_about(resource, namespace)
     }
 
     /// HTTP status of the answer; 0 while there is none.

@@ -179,6 +179,11 @@ impl Story {
     /// A volume that waits for the claim `name`, which someone else will make: what a restore into
     /// a `targetTemplate` binds to; its folder.
     pub async fn volume_for_later(&self, name: &str) -> Result<PathBuf> {
+        self.volume_of_class_for_later(name, "").await
+    }
+
+    /// As [`Self::volume_for_later`], for a claim that asks for the storage class `class`.
+    pub async fn volume_of_class_for_later(&self, name: &str, class: &str) -> Result<PathBuf> {
         let folder = self.open_folder(name)?;
         let volume_name = format!("{}-{name}", self.namespace);
         let volume = json!({
@@ -189,7 +194,7 @@ impl Story {
             "spec": {
                 "capacity": {"storage": NOMINAL_SIZE},
                 "accessModes": ["ReadWriteOnce"],
-                "storageClassName": "",
+                "storageClassName": class,
                 "persistentVolumeReclaimPolicy": "Retain",
                 "claimRef": {"namespace": self.namespace, "name": name},
                 "hostPath": {"path": folder, "type": "Directory"},
