@@ -8,6 +8,7 @@ use std::thread;
 
 use crate::index::{IndexMember, IndexReader};
 use crate::member::load;
+use crate::needed::{Archive, Needed};
 
 /// Threads that decompress, at most.
 const MOST_WORKERS: usize = 4;
@@ -29,11 +30,12 @@ pub(crate) trait Members: Sync {
 /// Calls `work` with the members of an archive, which other threads load meanwhile.
 ///
 /// # Guarantees
-/// Members are read from `archive` in order, and each is checked as [`load`] does. Memory is bounded
+/// Those that are `needed` are read from `archive` in order, and each is checked as [`load`] does. Memory is bounded
 /// by some members, whatever the archive holds.
-pub(crate) fn with_members<A: Read + Send, I: Read + Send, T>(
+pub(crate) fn with_members<A: Archive + Send, I: Read + Send, T>(
     archive: A,
     index: IndexReader<I>,
+    needed: &Needed,
     work: impl FnOnce(&dyn Members) -> T,
 ) -> T {
     let workers = thread::available_parallelism().map_or(1, NonZero::get);
@@ -41,8 +43,10 @@ pub(crate) fn with_members<A: Read + Send, I: Read + Send, T>(
         source: Mutex::new(Source {
             archive,
             index,
+            number: 0,
             ended: false,
         }),
+        needed,
         state: Mutex::new(State::default()),
         changed: Condvar::new(),
     };
@@ -59,9 +63,9 @@ pub(crate) fn with_members<A: Read + Send, I: Read + Send, T>(
 }
 
 /// Lets all threads end when it goes, if `when` says so.
-struct Closing<'c, A: Read, I: Read>(&'c Ahead<A, I>, fn() -> bool);
+struct Closing<'c, A: Archive, I: Read>(&'c Ahead<'c, A, I>, fn() -> bool);
 
-impl<A: Read, I: Read> Drop for Closing<'_, A, I> {
+impl<A: Archive, I: Read> Drop for Closing<'_, A, I> {
     fn drop(&mut self) {
         if (self.1)() {
             self.0.lock().closed = true;
@@ -70,15 +74,18 @@ impl<A: Read, I: Read> Drop for Closing<'_, A, I> {
     }
 }
 
-struct Ahead<A: Read, I: Read> {
+struct Ahead<'n, A: Archive, I: Read> {
     source: Mutex<Source<A, I>>,
+    needed: &'n Needed,
     state: Mutex<State>,
     changed: Condvar,
 }
 
-struct Source<A: Read, I: Read> {
+struct Source<A: Archive, I: Read> {
     archive: A,
     index: IndexReader<I>,
+    /// Of the member that comes next in the index.
+    number: u64,
     ended: bool,
 }
 
@@ -93,7 +100,25 @@ struct State {
     closed: bool,
 }
 
-impl<A: Read, I: Read> Ahead<A, I> {
+impl<A: Archive, I: Read> Source<A, I> {
+    /// The next member that is needed; the archive stands at its start.
+    fn next(&mut self, needed: &Needed) -> io::Result<Option<IndexMember>> {
+        let mut between = 0_u64;
+        while let Some(member) = self.index.next_member()? {
+            self.number += 1;
+            if needed.has(self.number - 1) {
+                if between > 0 {
+                    self.archive.pass(between)?;
+                }
+                return Ok(Some(member));
+            }
+            between = between.saturating_add(member.size);
+        }
+        Ok(None)
+    }
+}
+
+impl<A: Archive, I: Read> Ahead<'_, A, I> {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -120,7 +145,7 @@ impl<A: Read, I: Read> Ahead<A, I> {
         if source.ended {
             return None;
         }
-        let member = source.index.next_member();
+        let member = source.next(self.needed);
         let bytes = match &member {
             Ok(Some(member)) => member.tar_size,
             _ => 0,
@@ -154,7 +179,7 @@ impl<A: Read, I: Read> Ahead<A, I> {
     }
 }
 
-impl<A: Read + Send, I: Read + Send> Members for Ahead<A, I> {
+impl<A: Archive + Send, I: Read + Send> Members for Ahead<'_, A, I> {
     fn next(&self) -> io::Result<Option<Arc<Loaded>>> {
         let mut state = self.lock();
         loop {

@@ -22,6 +22,7 @@ use crate::manifest::Sample;
 use crate::marker::Overwrite;
 use crate::meta::{FileKind, Meta, Time};
 use crate::names::LOST_AND_FOUND;
+use crate::needed::Archive;
 use crate::select::{Pick, Picker, Selection, Survey};
 use crate::target::Target;
 use crate::verify::parent_of;
@@ -98,7 +99,7 @@ pub struct Comparison<'c> {
 /// missed.
 pub fn compare<I: Read + Send>(
     comparison: &Comparison<'_>,
-    archive: impl Read + Send,
+    archive: impl Archive + Send,
     indexes: [I; 3],
 ) -> Result<Changes, RestoreError> {
     let [members, entries, ahead] = indexes;
@@ -107,7 +108,8 @@ pub fn compare<I: Read + Send>(
     }
     let root = comparison.target.root()?;
     let indexes = (members, entries);
-    with_entries(archive, indexes, comparison.stop, |stream| {
+    let needed = &comparison.survey.needed;
+    with_entries(archive, indexes, needed, comparison.stop, |stream| {
         let mut comparer = Comparer {
             of: comparison,
             stream,
@@ -119,8 +121,8 @@ pub fn compare<I: Read + Send>(
             xattrs: XattrReader::new(),
             changes: Changes::default(),
         };
-        while let Some((entry, listed)) = comparer.stream.next()? {
-            comparer.entry(&entry, &listed)?;
+        while let Some((entry, listed, pick)) = comparer.stream.next_of(&mut comparer.picker)? {
+            comparer.entry(&entry, &listed, pick)?;
         }
         comparer.finish()
     })
@@ -153,8 +155,12 @@ struct Comparer<'c, I: Read> {
 }
 
 impl<I: Read> Comparer<'_, I> {
-    fn entry(&mut self, entry: &Entry, listed: &IndexEntry) -> Result<(), RestoreError> {
-        let pick = self.picker.pick(listed)?;
+    fn entry(
+        &mut self,
+        entry: &Entry,
+        listed: &IndexEntry,
+        pick: Pick,
+    ) -> Result<(), RestoreError> {
         if entry.kind == EntryKind::File {
             self.stream.content(listed, |_| Ok(()))?;
         }

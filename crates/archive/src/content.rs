@@ -9,6 +9,7 @@ use crate::entry::{EntryKind, check_path};
 use crate::error::{Corrupt, RestoreError, shown};
 use crate::index;
 use crate::manifest::ObjectRef;
+use crate::needed::{Needed, Whole};
 use crate::verify::{compare, hash_up_to};
 
 /// What a finished check of the content looked at.
@@ -43,9 +44,13 @@ pub fn verify_content<I: Read + Send>(
     stop: &AtomicBool,
 ) -> Result<VerifiedContent, RestoreError> {
     let mut archive = Hashing::new(archive);
-    let verified = with_entries(&mut archive, (members, entries), stop, |stream| {
-        verify_entries(stream, expected)
-    })?;
+    let verified = with_entries(
+        Whole(&mut archive),
+        (members, entries),
+        &Needed::default(),
+        stop,
+        |stream| verify_entries(stream, expected),
+    )?;
     hash_up_to(&mut archive, u64::MAX, &mut [], stop)?;
     let (bytes, sha256) = archive.finish();
     compare(expected, bytes, &sha256)?;

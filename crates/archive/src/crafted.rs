@@ -13,6 +13,7 @@ use crate::error::RestoreError;
 use crate::index::IndexEntry;
 use crate::manifest::ObjectRef;
 use crate::meta::Time;
+use crate::needed::Archive;
 use crate::output::{Member, Output};
 use crate::{Finished, Job, Overwrite, Selection, Survey, Target, Try, Unpacked, unpack};
 
@@ -86,7 +87,7 @@ pub(crate) fn object_of(bytes: &[u8]) -> ObjectRef {
 /// Restores everything into an empty directory.
 pub(crate) fn unpack_all<I: Read + Send>(
     target: &Path,
-    archive: impl Read + Send,
+    archive: impl Archive + Send,
     indexes: [I; 3],
 ) -> Result<Unpacked, RestoreError> {
     let mut target = Target::open(target, "r-1")?;

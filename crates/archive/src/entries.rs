@@ -13,6 +13,8 @@ use crate::entry::{Entry, EntryError, padding};
 use crate::error::{Corrupt, RestoreError, is_decoders, shown};
 use crate::index::{IndexEntry, IndexReader};
 use crate::member::MemberReader;
+use crate::needed::{Archive, Needed};
+use crate::select::{Pick, Picker};
 
 /// Pieces that content is read in.
 const PIECE_BYTES: usize = 256 << 10;
@@ -32,23 +34,27 @@ pub(crate) struct EntryReader<'s, I: Read> {
     stream: Counted<MemberReader<'s>>,
     index: IndexReader<I>,
     buffer: Vec<u8>,
+    /// No member is left out, so that all that is between two entries can be read.
+    is_all: bool,
     stop: &'s AtomicBool,
 }
 
 /// Calls `work` with the entries of an archive, whose members other threads load meanwhile.
-pub(crate) fn with_entries<A: Read + Send, I: Read + Send, T>(
+pub(crate) fn with_entries<A: Archive + Send, I: Read + Send, T>(
     archive: A,
     (members, entries): (I, I),
+    needed: &Needed,
     stop: &AtomicBool,
     work: impl FnOnce(EntryReader<'_, I>) -> T,
 ) -> T {
-    with_members(archive, IndexReader::new(members), |members| {
-        work(EntryReader::new(members, entries, stop))
+    let is_all = needed.is_all();
+    with_members(archive, IndexReader::new(members), needed, |members| {
+        work(EntryReader::new(members, entries, is_all, stop))
     })
 }
 
 impl<'s, I: Read> EntryReader<'s, I> {
-    fn new(members: &'s dyn Members, entries: I, stop: &'s AtomicBool) -> Self {
+    fn new(members: &'s dyn Members, entries: I, is_all: bool, stop: &'s AtomicBool) -> Self {
         Self {
             stream: Counted {
                 inner: MemberReader::new(members),
@@ -56,15 +62,61 @@ impl<'s, I: Read> EntryReader<'s, I> {
             },
             index: IndexReader::new(entries),
             buffer: vec![0; PIECE_BYTES],
+            is_all,
             stop,
         }
     }
 
     /// The next entry, and what the index tells of it; none at the end of both.
     pub(crate) fn next(&mut self) -> Result<Option<(Entry, IndexEntry)>, RestoreError> {
+        let listed = self.index.next_entry()?;
+        self.read(listed)
+    }
+
+    /// As [`Self::next`], with what `picker` says of it. Where not all members are there, what is
+    /// left out is passed over unread, and the end is that of the index.
+    pub(crate) fn next_of(
+        &mut self,
+        picker: &mut Picker<'_, I>,
+    ) -> Result<Option<(Entry, IndexEntry, Pick)>, RestoreError> {
+        loop {
+            let listed = self.index.next_entry()?;
+            let pick = match &listed {
+                Some(listed) => picker.pick(listed)?,
+                None => Pick::Left,
+            };
+            if self.is_all || pick != Pick::Left {
+                if let Some(listed) = &listed
+                    && listed.offset != self.stream.position
+                {
+                    self.go_to(listed)?;
+                }
+                let read = self.read(listed)?;
+                return Ok(read.map(|(entry, listed)| (entry, listed, pick)));
+            }
+            if listed.is_none() {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn go_to(&mut self, listed: &IndexEntry) -> Result<(), RestoreError> {
+        if self.is_all {
+            // Where the entry is to be found, its header tells.
+            return Ok(());
+        }
+        let gone = self.stream.inner.go_to(listed.offset);
+        gone.map_err(|error| self.unread(error, Some(&listed.path)))?;
+        self.stream.position = listed.offset;
+        Ok(())
+    }
+
+    fn read(
+        &mut self,
+        listed: Option<IndexEntry>,
+    ) -> Result<Option<(Entry, IndexEntry)>, RestoreError> {
         self.check_stop()?;
         let at = self.stream.position;
-        let listed = self.index.next_entry()?;
         let path = listed.as_ref().map(|listed| listed.path.as_slice());
         let entry = match Entry::read(&mut self.stream, at) {
             Ok(entry) => entry,

@@ -29,6 +29,7 @@ mod member;
 mod meta;
 mod meter;
 mod names;
+mod needed;
 mod output;
 mod pack;
 mod pax;
@@ -55,13 +56,14 @@ pub use manifest::{
 pub use marker::{Finished, Overwrite, Stage};
 pub use meta::Time;
 pub use meter::Meter;
+pub use needed::Archive;
 pub use pack::{Notice, Notify, PackError, Packed, pack};
 pub use plan::{Plan, Room, plan};
 pub use select::{InvalidGlob, Selection, Survey};
 pub use target::{Content, Target};
 pub use undo::{Undone, undo};
 pub use unpack::{Job, Try, Unpacked, unpack};
-pub use verify::{verify_archive, verify_index, verify_object};
+pub use verify::{verify_archive, verify_index, verify_members, verify_object};
 
 #[cfg(test)]
 mod content_tests;

@@ -87,6 +87,30 @@ impl<'m> MemberReader<'m> {
         Some((Arc::clone(loaded), start))
     }
 
+    /// Goes on at an offset of the tar stream that is not before where it stands.
+    pub(crate) fn go_to(&mut self, tar_offset: u64) -> io::Result<()> {
+        loop {
+            if let Some(loaded) = &self.loaded {
+                let inside = tar_offset.checked_sub(loaded.member.tar_offset);
+                let inside = inside.and_then(|inside| usize::try_from(inside).ok());
+                if let Some(inside) = inside.filter(|at| *at < loaded.content.len()) {
+                    self.read = inside;
+                    return Ok(());
+                }
+            }
+            let next = self
+                .members
+                .next()?
+                .filter(|next| next.member.tar_offset <= tar_offset);
+            let Some(next) = next else {
+                let place = format!("tar offset {tar_offset}");
+                return Err(Corrupt::new(place, "no member of the index holds it").into_io());
+            };
+            self.loaded = Some(next);
+            self.read = 0;
+        }
+    }
+
     fn content(&self) -> &[u8] {
         self.loaded.as_ref().map_or(&[], |loaded| &loaded.content)
     }

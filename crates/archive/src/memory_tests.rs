@@ -15,6 +15,7 @@ use crate::crafted::{entry, file, object_of, unpack_all};
 use crate::digest::sha256;
 use crate::entry::EntryKind;
 use crate::index::{IndexMember, IndexWriter};
+use crate::needed::Whole;
 use crate::verify_content;
 
 /// Makes a test of this file the measured process, and names the directory it works on.
@@ -76,7 +77,7 @@ fn child_verifies() {
 fn child_unpacks() {
     child(|dir| {
         let indexes = [(); 3].map(|()| read(dir, "index"));
-        let done = unpack_all(&dir.join("target"), read(dir, "archive"), indexes);
+        let done = unpack_all(&dir.join("target"), Whole(read(dir, "archive")), indexes);
         assert!(done.unwrap_err().to_string().contains("more or less"));
     });
 }

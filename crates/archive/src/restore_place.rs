@@ -62,7 +62,7 @@ impl Place {
     pub(crate) fn select(&mut self, globs: &[&str]) {
         let globs: Vec<_> = globs.iter().map(|glob| (*glob).to_owned()).collect();
         self.selection = Selection::new(&globs).unwrap();
-        self.survey = self.selection.survey(&self.index[..], &GO).unwrap();
+        self.survey = self.selection.survey([&self.index[..]; 2], &GO).unwrap();
     }
 
     pub(crate) fn target(&self) -> PathBuf {

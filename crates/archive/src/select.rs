@@ -11,7 +11,8 @@ use sha2::{Digest, Sha256};
 
 use crate::entry::{EntryKind, is_within};
 use crate::error::RestoreError;
-use crate::index::{IndexEntry, IndexReader};
+use crate::index::{IndexEntry, IndexReader, Line};
+use crate::needed::{Marker, Needed};
 
 /// Files that are left out and linked to; beyond this, memory would not be bounded.
 const MAX_LEFT_OUT: usize = 500_000;
@@ -87,15 +88,30 @@ impl Selection {
         }
     }
 
-    /// Looks through an index for what is taken.
-    pub fn survey(&self, index: impl Read, stop: &AtomicBool) -> Result<Survey, RestoreError> {
+    /// Looks through an index, of which `lines` and `ahead` are readers, for what is taken.
+    pub fn survey<I: Read>(
+        &self,
+        [lines, ahead]: [I; 2],
+        stop: &AtomicBool,
+    ) -> Result<Survey, RestoreError> {
         let mut survey = Survey::default();
         let mut hits = vec![false; self.globs.len()];
-        let mut index = IndexReader::new(index);
-        while let Some(entry) = index.next_entry()? {
+        let mut lines = IndexReader::new(lines);
+        let mut picker = Picker::new(self, ahead);
+        let mut marker = Marker::new();
+        while let Some(line) = lines.next()? {
             if stop.load(Ordering::Relaxed) {
                 return Err(RestoreError::Stopped);
             }
+            let entry = match line {
+                Line::Entry(entry) => entry,
+                Line::Member(member) => {
+                    marker.member(&member);
+                    continue;
+                }
+                Line::End(_) => break,
+            };
+            marker.entry(&entry, picker.pick(&entry)? != Pick::Left);
             if !self.note_hits(&entry.path, &mut hits) {
                 continue;
             }
@@ -108,6 +124,10 @@ impl Selection {
         }
         let missed = self.globs.iter().zip(hits).filter(|(_, hit)| !hit);
         survey.missed = missed.map(|(glob, _)| glob.clone()).collect();
+        // What is left out but linked to stands before it is known to be.
+        if !self.is_all() && survey.links.is_empty() {
+            survey.needed = marker.finish();
+        }
         Ok(survey)
     }
 
@@ -133,6 +153,15 @@ pub struct Survey {
     pub missed: Vec<String>,
     /// Files that are left out, but for links to them that are taken.
     pub(crate) links: LeftOut,
+    /// The members that hold it.
+    pub(crate) needed: Needed,
+}
+
+impl Survey {
+    /// Whether the whole archive has to be read.
+    pub fn needs_all(&self) -> bool {
+        self.needed.is_all()
+    }
 }
 
 /// Files that are left out and that something taken links to.

@@ -22,6 +22,7 @@ use crate::index::IndexEntry;
 use crate::loss::{Losses, Lost};
 use crate::marker::{Finished, Overwrite};
 use crate::meter::Meter;
+use crate::needed::Archive;
 use crate::place;
 use crate::remove::remove_tree;
 use crate::select::{LeftOut, Pick, Picker, Selection, Survey};
@@ -83,7 +84,7 @@ pub struct Job<'j> {
 /// - Memory is bounded by one member, one header and the depth of the tree.
 pub fn unpack<I: Read + Send>(
     job: &Job<'_>,
-    archive: impl Read + Send,
+    archive: impl Archive + Send,
     indexes: [I; 3],
     done: &mut Finished,
 ) -> Result<(), RestoreError> {
@@ -91,7 +92,8 @@ pub fn unpack<I: Read + Send>(
     let dirs = DirStack::new(job.target.root()?);
     let linked = make_linked(job.target, &job.survey.links)?;
     with_crew(job.meter, |crew| {
-        with_entries(archive, (members, entries), job.stop, |stream| {
+        let needed = &job.survey.needed;
+        with_entries(archive, (members, entries), needed, job.stop, |stream| {
             let mut unpacker = Unpacker {
                 job,
                 stream,
@@ -195,9 +197,9 @@ impl Pending {
 
 impl<I: Read> Unpacker<'_, I> {
     fn run(&mut self) -> Result<(), RestoreError> {
-        while let Some((entry, listed)) = self.stream.next()? {
+        while let Some((entry, listed, pick)) = self.stream.next_of(&mut self.picker)? {
             step()?;
-            self.restore(entry, &listed)?;
+            self.restore(entry, &listed, pick)?;
         }
         self.finish()
     }
@@ -225,14 +227,18 @@ impl<I: Read> Unpacker<'_, I> {
         Ok(())
     }
 
-    fn restore(&mut self, entry: Entry, listed: &IndexEntry) -> Result<(), RestoreError> {
+    fn restore(
+        &mut self,
+        entry: Entry,
+        listed: &IndexEntry,
+        pick: Pick,
+    ) -> Result<(), RestoreError> {
         let path = &entry.path;
         let fault = |what: &str| RestoreError::Corrupt(Corrupt::new(shown(path), what));
         check_path(path).map_err(fault)?;
         if self.job.target.names.is_reserved(path) {
             return Err(fault("has a name that this restore uses"));
         }
-        let pick = self.picker.pick(listed)?;
         if path == b"." {
             return self.start(entry, pick);
         }

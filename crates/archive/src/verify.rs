@@ -11,6 +11,8 @@ use crate::error::{Corrupt, RestoreError, shown};
 use crate::index::{IndexEnd, IndexEntry, IndexMember, IndexReader, Line};
 use crate::manifest::{Manifest, ObjectRef};
 use crate::member::{check_size, place_of};
+use crate::needed::Archive;
+use crate::select::Survey;
 
 /// Bytes read at once.
 const PIECE_BYTES: usize = 256 << 10;
@@ -56,6 +58,37 @@ pub fn verify_archive(
         )),
         (other, _) => other,
     })
+}
+
+/// Compares the members that hold what `survey` takes with their digests in the index.
+///
+/// # Assumptions
+/// The index was checked before.
+pub fn verify_members(
+    mut archive: impl Archive,
+    index: impl Read,
+    expected: &ObjectRef,
+    survey: &Survey,
+    stop: &AtomicBool,
+) -> Result<(), RestoreError> {
+    let mut index = IndexReader::new(index);
+    let mut between = 0;
+    let mut number = 0;
+    while let Some(member) = index.next_member()? {
+        number += 1;
+        if !survey.needed.has(number - 1) {
+            between += member.size;
+            continue;
+        }
+        archive.pass(std::mem::take(&mut between))?;
+        let mut own = Sha256::new();
+        let bytes = hash_up_to(&mut archive, member.size, &mut [&mut own], stop)?;
+        if bytes != member.size || hex_of(own) != member.sha256 {
+            let place = format!("{}, {}", expected.key, place_of(&member));
+            return Err(Corrupt::new(place, "its bytes are not those that were written").into());
+        }
+    }
+    Ok(())
 }
 
 /// Compares what was read of an object with what the manifest says of it.

@@ -2,13 +2,12 @@
 
 use std::io::ErrorKind;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use tidelock_archive::{
     Changes, Comparison, Content, Finished, Job, Losses, Manifest, Overwrite, Plan, Reading,
     RestoreError, Selection, Stage, Survey, Target, Try, compare, plan, unpack, verify_archive,
-    verify_index, verify_object,
+    verify_index, verify_members, verify_object,
 };
 use tidelock_protocol::{
     Done, Effect, Failure, FailureReason, Outcome, PathSample, RestoreReport, RestoreTask, RunId,
@@ -19,7 +18,7 @@ use tidelock_storage::Storage;
 use crate::Control;
 use crate::failure::{failure, of_restore};
 use crate::progress::Total;
-use crate::stored::{Object, check_size, expected_manifest, get};
+use crate::stored::{Object, Stretches, check_size, expected_manifest, get};
 use crate::words;
 
 /// Checks the backup of `task` and the target, then unpacks the one into the other, or tells what
@@ -111,13 +110,7 @@ impl Restore<'_> {
             self.check_content()?;
         }
         let manifest = expected_manifest(self.storage, &self.task.location, &self.task.expected)?;
-        let checked = manifest
-            .archive
-            .bytes
-            .saturating_add(manifest.index.bytes.saturating_mul(3));
-        self.begin_step(Step::Checking, Total::of_bytes(checked));
-        verify(self.storage, &manifest, self.control.stop)?;
-        self.check_selection(&manifest)?;
+        self.check_stored(&manifest)?;
         self.check_plan(&manifest)?;
         if self.task.effect == Effect::DryRun {
             let changes = self.compare(&manifest, Reading::Cached)?;
@@ -160,7 +153,7 @@ impl Restore<'_> {
     }
 
     fn fill(&mut self, manifest: &Manifest, nth: Try) -> Result<(), Failure> {
-        let archive = get(self.storage, &manifest.archive)?;
+        let archive = Stretches::new(self.storage, &manifest.archive);
         let indexes = self.indexes(manifest)?;
         let job = Job {
             target: &self.target,
@@ -191,6 +184,33 @@ impl Restore<'_> {
         Ok(())
     }
 
+    /// Compares index and archive with the manifest: of the archive what is taken, and all of it
+    /// where that is everything.
+    fn check_stored(&mut self, manifest: &Manifest) -> Result<(), Failure> {
+        let index_bytes = manifest.index.bytes.saturating_mul(3);
+        let total = match self.task.paths[..] {
+            [] => Total::of_bytes(manifest.archive.bytes.saturating_add(index_bytes)),
+            _ => Total::default(),
+        };
+        self.begin_step(Step::Checking, total);
+        let (storage, stop) = (self.storage, self.control.stop);
+        for object in [&manifest.index, &manifest.archive] {
+            check_size(storage, object)?;
+        }
+        let index = || get(storage, &manifest.index);
+        let fault = |e| of_restore(&e);
+        verify_object(index()?, &manifest.index, stop).map_err(fault)?;
+        verify_index(index()?, manifest, stop).map_err(fault)?;
+        self.check_selection(manifest)?;
+        let expected = &manifest.archive;
+        if self.survey.needs_all() {
+            return verify_archive(get(storage, expected)?, index()?, expected, stop)
+                .map_err(fault);
+        }
+        let archive = Stretches::new(storage, expected);
+        verify_members(archive, index()?, expected, &self.survey, stop).map_err(fault)
+    }
+
     fn compare(&self, manifest: &Manifest, reading: Reading) -> Result<Changes, Failure> {
         let comparison = Comparison {
             target: &self.target,
@@ -202,7 +222,7 @@ impl Restore<'_> {
             stop: self.control.stop,
         };
         self.begin_step(Step::Comparing, Total::of_bytes(manifest.archive.bytes));
-        let archive = get(self.storage, &manifest.archive)?;
+        let archive = Stretches::new(self.storage, &manifest.archive);
         compare(&comparison, archive, self.indexes(manifest)?).map_err(|e| of_restore(&e))
     }
 
@@ -248,8 +268,9 @@ impl Restore<'_> {
 
     /// Refuses paths that match nothing.
     fn check_selection(&mut self, manifest: &Manifest) -> Result<(), Failure> {
-        let index = get(self.storage, &manifest.index)?;
-        let survey = self.selection.survey(index, self.control.stop);
+        let survey = self
+            .selection
+            .survey(self.indexes(manifest)?, self.control.stop);
         self.survey = survey.map_err(|e| of_restore(&e))?;
         let missed = &self.survey.missed;
         if missed.is_empty() {
@@ -351,19 +372,6 @@ impl Restore<'_> {
             ..failure
         }
     }
-}
-
-/// Compares index and archive with the manifest.
-fn verify(storage: &dyn Storage, manifest: &Manifest, stop: &AtomicBool) -> Result<(), Failure> {
-    let fault = |e| of_restore(&e);
-    for object in [&manifest.index, &manifest.archive] {
-        check_size(storage, object)?;
-    }
-    verify_object(get(storage, &manifest.index)?, &manifest.index, stop).map_err(fault)?;
-    verify_index(get(storage, &manifest.index)?, manifest, stop).map_err(fault)?;
-    let archive = get(storage, &manifest.archive)?;
-    let index = get(storage, &manifest.index)?;
-    verify_archive(archive, index, &manifest.archive, stop).map_err(fault)
 }
 
 /// What a target refused, though that is not allowed.

@@ -1,11 +1,11 @@
 //! Reading the objects of a stored backup.
 
-use std::io::Read;
+use std::io::{self, Read};
 
 use serde::Deserialize;
-use tidelock_archive::{MAX_MANIFEST_BYTES, Manifest, ObjectRef};
+use tidelock_archive::{Archive, MAX_MANIFEST_BYTES, Manifest, ObjectRef};
 use tidelock_protocol::{ExpectedArchive, Failure, FailureReason, Location};
-use tidelock_storage::{ErrorClass, Storage};
+use tidelock_storage::{ErrorClass, Storage, StorageError};
 
 use crate::failure::{corrupt, failure, of_manifest, of_storage, of_stored_io};
 
@@ -142,4 +142,55 @@ pub(crate) fn get(storage: &dyn Storage, object: &ObjectRef) -> Result<Object, F
 /// Reads an object that the manifest names, past the page cache.
 pub(crate) fn get_fresh(storage: &dyn Storage, object: &ObjectRef) -> Result<Object, Failure> {
     storage.get_fresh(&object.key).map_err(|e| of_storage(&e))
+}
+
+/// Bytes that are read rather than asked for anew, when they are to be passed over.
+const PASSED_BY_READING: u64 = 256 << 10;
+
+/// A stored archive that is read where it is needed, and asked for only then.
+pub(crate) struct Stretches<'s> {
+    storage: &'s dyn Storage,
+    object: &'s ObjectRef,
+    position: u64,
+    open: Option<Object>,
+}
+
+impl<'s> Stretches<'s> {
+    pub(crate) fn new(storage: &'s dyn Storage, object: &'s ObjectRef) -> Self {
+        Self {
+            storage,
+            object,
+            position: 0,
+            open: None,
+        }
+    }
+}
+
+impl Read for Stretches<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut open = match self.open.take() {
+            Some(open) => open,
+            None => {
+                let rest = self.position..self.object.bytes.max(self.position);
+                self.storage
+                    .get(&self.object.key, Some(rest))
+                    .map_err(StorageError::into_io)?
+            }
+        };
+        let read = open.read(buffer);
+        self.open = Some(open);
+        self.position += *read.as_ref().unwrap_or(&0) as u64;
+        read
+    }
+}
+
+impl Archive for Stretches<'_> {
+    fn pass(&mut self, bytes: u64) -> io::Result<()> {
+        if bytes <= PASSED_BY_READING && self.open.is_some() {
+            return io::copy(&mut self.take(bytes), &mut io::sink()).map(drop);
+        }
+        self.position = self.position.saturating_add(bytes);
+        self.open = None;
+        Ok(())
+    }
 }

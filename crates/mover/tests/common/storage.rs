@@ -201,8 +201,11 @@ impl Storage for Memory {
         key: &str,
         range: Option<Range<u64>>,
     ) -> Result<Box<dyn Read + Send>, StorageError> {
-        assert_eq!(range, None);
-        Ok(Box::new(Cursor::new(self.object(key)?.clone())))
+        let bytes = self.object(key)?;
+        let end = bytes.len();
+        let at = |place: u64| usize::try_from(place).map_or(end, |place| place.min(end));
+        let range = range.map_or(0..end, |range| at(range.start)..at(range.end));
+        Ok(Box::new(Cursor::new(bytes[range].to_vec())))
     }
 
     fn get_fresh(&self, key: &str) -> Result<Box<dyn Read + Send>, StorageError> {
