@@ -33,6 +33,9 @@ const PACKAGES: &[&str] = &[
     "util-linux",
 ];
 
+/// What the mover's speed is measured beside.
+const PEERS: &[&str] = &["isal", "pigz"];
+
 /// Stops with a clear message unless this process may make namespaces and mounts.
 pub fn require_root() -> Result<()> {
     if !rustix::process::geteuid().is_root() {
@@ -58,7 +61,19 @@ pub fn has_program(name: &str) -> bool {
 /// # Errors
 /// Lists what to install by hand when there is no `apt-get`, or it fails.
 pub fn ensure_packages(place: &Place) -> Result<()> {
-    let missing = missing_packages();
+    ensure(place, PACKAGES)
+}
+
+/// Installs the Debian packages of the tools that the mover is measured beside.
+///
+/// # Errors
+/// As [`ensure_packages`].
+pub fn ensure_peers(place: &Place) -> Result<()> {
+    ensure(place, PEERS)
+}
+
+fn ensure(place: &Place, wanted: &'static [&'static str]) -> Result<()> {
+    let missing = missing_packages(wanted);
     if missing.is_empty() {
         return Ok(());
     }
@@ -96,15 +111,15 @@ fn apt(what: &str, args: &[&str], packages: &[&str], place: &Place) -> Result<()
     run::logged(what, &mut command, &place.cache.join("logs/apt.log"))
 }
 
-fn missing_packages() -> Vec<&'static str> {
+fn missing_packages(wanted: &'static [&'static str]) -> Vec<&'static str> {
     // Fails when it does not know a package, and still prints the others.
     let printed = Command::new("dpkg-query")
         .args(["--show", "--showformat", "${Package} ${db:Status-Status}\n"])
-        .args(PACKAGES)
+        .args(wanted)
         .output()
         .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
         .unwrap_or_default();
-    missing_of(PACKAGES, &printed)
+    missing_of(wanted, &printed)
 }
 
 fn missing_of<'a>(wanted: &[&'a str], printed: &str) -> Vec<&'a str> {

@@ -67,6 +67,10 @@ pub const THERE_BY_ANNOTATION: &str = "tidelock.dev/there-by";
 /// (`concurrencyPolicy: Replace`).
 pub const REPLACED_ANNOTATION: &str = "tidelock.dev/replaced-for";
 
+/// Annotation on a failed Restore whose target was not put back (`status.undoPending`): `"true"` says
+/// that deleting it is to put the target back, and to take what was put into it since.
+pub const PUT_BACK_ANNOTATION: &str = "tidelock.dev/put-back";
+
 /// Annotation on a suspicious Backup: `"true"` says that it is as it should be.
 pub const ACCEPT_ANNOTATION: &str = "tidelock.dev/accept-suspicious";
 

@@ -234,7 +234,7 @@ pub struct BackupPolicyStatus {
     pub storage: Option<FolderStatus>,
     /// `Ready`: the schedule is understood and followed, or, with the reason `Suspended`, held as
     /// `spec.suspend` says. `Suspended`: whether it is suspended, and since when, once it ever was.
-    /// `Stalled`: there while the schedule cannot be understood.
+    /// `Stalled`: there while the schedule, or that of the verification, cannot be understood.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

@@ -279,8 +279,9 @@ pub struct RestoreStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undo_job_name: Option<String>,
     /// Whether the target may still hold what it half wrote, because that could not be taken back.
-    /// Deleting this Restore tries again, and then the target loses all that was put into it since
-    /// the restore began.
+    /// Deleting this Restore leaves the target as it is, unless it is annotated with
+    /// `tidelock.dev/put-back: "true"`: then it tries again, and the target loses all that was put into
+    /// it since the restore began.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub undo_pending: bool,
     /// How far it is while it runs.

@@ -435,6 +435,7 @@ fn wait_or_fail(facts: &RunFacts, blocker: &Blocker, now: Timestamp) -> RunDecis
 
 fn gave_up(words: &str, facts: &RunFacts) -> String {
     let waited = text::duration(facts.start_deadline);
+    let words = text::sentence(words);
     format!("{words} Gave up after {waited} (startDeadlineSeconds).")
 }
 

@@ -279,7 +279,11 @@ impl<'o> Objects<'o> {
         .map_err(|error| {
             let mut failure = of_pack(&error);
             if matches!(error, PackError::Unreadable(_)) {
-                failure.message = format!("{}: {}", failure.message, told.first_reason());
+                failure.message = format!(
+                    "{}: {}; repair the volume's file system, or let the mover run with enough rights (mover.privilege)",
+                    failure.message,
+                    told.first_reason()
+                );
                 failure.paths = std::mem::take(&mut told.unreadable);
             }
             failure

@@ -91,10 +91,13 @@ pub(crate) fn of_stored_io(action: &str, error: &io::Error) -> Failure {
 /// What a failed pack means for the run; unreadable paths are filled in by the caller.
 pub(crate) fn of_pack(error: &PackError) -> Failure {
     match error {
-        PackError::Unreadable(count) => failure(
-            FailureReason::SourceUnreadable,
-            format!("{count} paths in the source cannot be read, so no archive was written"),
-        ),
+        PackError::Unreadable(count) => {
+            let paths = if *count == 1 { "path" } else { "paths" };
+            failure(
+                FailureReason::SourceUnreadable,
+                format!("{count} {paths} in the source cannot be read, so no archive was written"),
+            )
+        }
         PackError::Output(error) => of_stored_io("write the archive", error),
         PackError::Stopped => stopped(),
     }

@@ -249,7 +249,7 @@ impl Restore<'_> {
         let (message, name) = match content {
             Content::ForeignLeftOver(name) => (
                 format!(
-                    "the target volume holds {name:?} of another restore, which did not finish; where the Restore of that UID is still there and its status says undoPending, delete it, and the target is put back; else move back by hand what lies in a folder .tidelock-replaced-…, and remove the rest, or take another volume"
+                    "the target volume holds {name:?} of another restore, which did not finish; where the Restore of that UID is still there and its status says undoPending, annotate it with tidelock.dev/put-back=true and delete it, and the target is put back; else move back by hand what lies in a folder .tidelock-replaced-…, and remove the rest, or take another volume"
                 ),
                 name,
             ),

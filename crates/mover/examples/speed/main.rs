@@ -22,7 +22,7 @@ use tidelock_protocol::{
     Request, RestoreTask, RunId, StorageTarget, Task, VerificationLevel,
 };
 
-use crate::trees::Shape;
+use crate::trees::{NEEDLE, Shape};
 
 /// Environment variable that makes this program the measured process.
 const CHILD_ENV: &str = "TIDELOCK_SPEED_REQUEST";
@@ -97,7 +97,7 @@ const BACKUPS: &[Contestant] = &[
 const RESTORES: &[Contestant] = &[
     Contestant {
         name: "mover, restoring",
-        run: Run::Mover(Place::restore),
+        run: Run::Mover(|place| place.restore(Vec::new())),
         archive: OWN,
     },
     Contestant {
@@ -113,6 +113,25 @@ const RESTORES: &[Contestant] = &[
     Contestant {
         name: "igzip -d | tar",
         run: Run::Shell("igzip -dc $ARCHIVE | tar -C $TARGET -xpf - && sync -f $TARGET"),
+        archive: OWN,
+    },
+];
+
+/// One small file out of the archive, by the name that every tree has.
+const SINGLE: &[Contestant] = &[
+    Contestant {
+        name: "mover, one file",
+        run: Run::Mover(|place| place.restore(vec![NEEDLE.into()])),
+        archive: OWN,
+    },
+    Contestant {
+        name: "gzip -d | tar -x FILE",
+        run: Run::Shell("gzip -dc $ARCHIVE | tar -C $TARGET -xpf - ./$NEEDLE && sync -f $TARGET"),
+        archive: OWN,
+    },
+    Contestant {
+        name: "igzip -d | tar -x FILE",
+        run: Run::Shell("igzip -dc $ARCHIVE | tar -C $TARGET -xpf - ./$NEEDLE && sync -f $TARGET"),
         archive: OWN,
     },
 ];
@@ -152,6 +171,10 @@ fn measure(arguments: &Arguments, name: &str, source: &Path) -> Result<()> {
     contest(arguments.runs, &place, BACKUPS)?;
     println!("\n{name}, restore\n");
     contest(arguments.runs, &place, RESTORES)?;
+    if source.join(NEEDLE).exists() {
+        println!("\n{name}, one file\n");
+        contest(arguments.runs, &place, SINGLE)?;
+    }
     remove(&place.out)?;
     remove(&place.target)
 }
@@ -219,7 +242,7 @@ impl Place {
         }))
     }
 
-    fn restore(&self) -> Result<Task> {
+    fn restore(&self, paths: Vec<String>) -> Result<Task> {
         let report: (String, i64) =
             serde_json::from_slice(&fs::read(self.out.join("report.json"))?)?;
         Ok(Task::Restore(RestoreTask {
@@ -232,7 +255,7 @@ impl Place {
             },
             overwrite: Overwrite::Never,
             effect: Effect::Write,
-            paths: Vec::new(),
+            paths,
             read_back: false,
             allow_metadata_loss: false,
         }))
@@ -257,6 +280,7 @@ impl Place {
                 shell.args(["-o", "pipefail", "-c", script]);
                 shell.env("SOURCE", &self.source).env("OUT", &self.out);
                 shell
+                    .env("NEEDLE", NEEDLE)
                     .env("TARGET", &self.target)
                     .env("ARCHIVE", self.out.join(OWN));
                 shell

@@ -7,6 +7,9 @@ use std::path::Path;
 
 use clap::ValueEnum;
 
+/// A small file of each tree, in the midst of the large ones.
+pub const NEEDLE: &str = "large-2";
+
 /// A kind of data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Shape {
@@ -24,6 +27,7 @@ impl Shape {
     /// Makes the tree below `root`, at `percent` of its full size.
     pub fn make(self, root: &Path, percent: u64) -> io::Result<()> {
         let mut random = Random(0x9e37_79b9_7f4a_7c15 + self as u64);
+        fs::write(root.join(NEEDLE), "a needle\n")?;
         match self {
             Self::S => small(root, 2_000 * percent, &mut random),
             Self::M => mixed(root, 200 * percent, &mut random),

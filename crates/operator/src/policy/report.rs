@@ -314,7 +314,12 @@ fn conclude(
 ) {
     let generation = policy.metadata.generation;
     status.observed_generation = generation;
-    let is_stalled = verdict.reason == reasons::INVALID_SCHEDULE;
+    // Only a change of the spec can mend these.
+    let invalid = [
+        reasons::INVALID_SCHEDULE,
+        policy_reasons::INVALID_VERIFICATION_SCHEDULE,
+    ];
+    let is_stalled = invalid.contains(&verdict.reason.as_str());
     let conditions = &mut status.conditions;
     set_ready_or_stalled(conditions, verdict, is_stalled, generation, now);
     let suspension = if policy.spec.suspend {

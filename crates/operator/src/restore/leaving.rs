@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
-use tidelock_api::{RESTORE_FINALIZER, Restore};
+use tidelock_api::{PUT_BACK_ANNOTATION, RESTORE_FINALIZER, Restore};
 use tidelock_core::names;
 use tidelock_core::run::{self as core_run, Ending, Readiness, RunDecision, RunFacts, UndoFact};
 
@@ -24,8 +24,8 @@ use crate::telemetry::reasons;
 use crate::volume;
 
 /// Lets a deleted Restore go once it has ended; one that is under way is cancelled first, so that
-/// its target is put back, and where that could not be had when it failed, it is tried again. What
-/// was restored stays.
+/// its target is put back. Where that could not be had when it failed, it is tried again if a person
+/// says so: by then somebody may have put other data into the target. What was restored stays.
 pub async fn leave(
     restore: &Restore,
     ctx: &Context,
@@ -39,6 +39,10 @@ pub async fn leave(
     let began = status.is_some_and(|status| status.job_name.is_some());
     if began && !ended {
         return crate::run::reconcile::step(restore, ctx, now).await;
+    }
+    if to_put_back_since(restore).is_some() && !is_to_be_put_back(restore) {
+        let left = "The target was left as it is, with what this Restore half wrote.".to_owned();
+        return release(restore, ctx, Some(left), now).await;
     }
     let facts = observe(restore, ctx, now).await?;
     match core_run::decide_leaving(&facts, now) {
@@ -71,6 +75,12 @@ fn to_put_back_since(restore: &Restore) -> Option<Timestamp> {
     let deleted = restore.metadata.deletion_timestamp.as_ref()?.0;
     let tried = status.ending_since.as_ref().map(|time| time.0);
     tried.is_none_or(|tried| tried < deleted).then_some(deleted)
+}
+
+/// Whether a person says that the target is to be put back when the Restore goes.
+fn is_to_be_put_back(restore: &Restore) -> bool {
+    let told = restore.annotations().get(PUT_BACK_ANNOTATION);
+    told.is_some_and(|text| text == "true")
 }
 
 fn undo_job_name(restore: &Restore) -> String {

@@ -23,6 +23,7 @@ fn failed(status: &Value) -> Restore {
             "creationTimestamp": "2026-11-23T11:00:00Z",
             "deletionTimestamp": "2026-11-23T13:00:00Z",
             "finalizers": [RESTORE_FINALIZER],
+            "annotations": {PUT_BACK_ANNOTATION: "true"},
         },
         "spec": {"backupName": "now", "targetPVC": "data", "overwrite": "Replace"},
         "status": all,
@@ -115,6 +116,20 @@ async fn a_target_that_cannot_be_put_back_is_told_with_what_to_do_and_holds_noth
         assert_eq!(events[0]["reason"], reasons::TARGET_LEFT);
         let note = events[0]["message"].as_str().unwrap();
         assert!(note.contains(".tidelock-replaced-r-1"), "{note}");
+    }
+}
+
+#[tokio::test]
+async fn a_target_is_left_as_it_is_unless_a_person_says_that_it_is_to_be_put_back() {
+    for told in [None, Some("false"), Some("")] {
+        let mut pending = failed(&json!({"undoPending": true}));
+        let annotations = pending.annotations_mut();
+        annotations.remove(PUT_BACK_ANNOTATION);
+        annotations.extend(told.map(|told| (PUT_BACK_ANNOTATION.to_owned(), told.to_owned())));
+        let asked = left(&pending, Vec::new(), true, "2026-11-23T13:00:01Z").await;
+        assert!(bodies(&asked, JOBS).is_empty(), "{asked:?}");
+        assert!(has_gone(&asked), "{asked:?}");
+        assert_eq!(reasons_told(&asked), [reasons::TARGET_LEFT]);
     }
 }
 

@@ -5,7 +5,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::api::PostParams;
 use kube::{Api, ResourceExt};
-use tidelock_api::{Backup, Overwrite, Restore};
+use tidelock_api::{Backup, Overwrite, PUT_BACK_ANNOTATION, Restore};
 use tidelock_core::names;
 use tidelock_core::queue::Kind;
 use tidelock_core::run::Readiness;
@@ -181,7 +181,7 @@ impl Run for Restore {
             return Some(by_hand);
         }
         Some(format!(
-            "Delete this Restore to have the target put back after all, which takes all that was put into it since the restore began. {by_hand}"
+            "To have the target put back after all, which takes all that was put into it since the restore began, annotate this Restore with {PUT_BACK_ANNOTATION}=true and delete it. {by_hand}"
         ))
     }
 

@@ -252,7 +252,9 @@ async fn start<R: Run>(
             Ok(Action::await_change())
         }
         Created::Blocked(words) => {
-            let message = format!("The API server does not take the mover's Job: {words}");
+            let message = format!(
+                "The API server does not take the mover's Job; make room in the quota, or mend the webhook, that says: {words}"
+            );
             let blocker = Blocker {
                 reason: reasons::JOB_REFUSED,
                 message,

@@ -39,7 +39,7 @@ pub const SITES: &[Site] = &[
     site("finalizers.rs set", "patch backuppolicies "),
     site(
         "policy/retention.rs patch_judged",
-        "patch backups earlier spec.cancel",
+        "patch backups earlier metadata.annotations.tidelock.dev/replaced-for spec.cancel",
     ),
     site("policy/report.rs write", "update backuppolicies/status "),
     site("finalizers.rs set", "patch restores "),
