@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
-use std::num::NonZero;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use crate::index::{IndexMember, IndexReader};
 use crate::member::load;
 use crate::needed::{Archive, Needed};
+use crate::threads::{OnEnd, OnPanic, at_most};
 
 /// Threads that decompress, at most.
 const MOST_WORKERS: usize = 4;
@@ -38,7 +38,6 @@ pub(crate) fn with_members<A: Archive + Send, I: Read + Send, T>(
     needed: &Needed,
     work: impl FnOnce(&dyn Members) -> T,
 ) -> T {
-    let workers = thread::available_parallelism().map_or(1, NonZero::get);
     let ahead = Ahead {
         source: Mutex::new(Source {
             archive,
@@ -51,27 +50,15 @@ pub(crate) fn with_members<A: Archive + Send, I: Read + Send, T>(
         changed: Condvar::new(),
     };
     thread::scope(|scope| {
-        for _ in 0..workers.min(MOST_WORKERS) {
+        for _ in 0..at_most(MOST_WORKERS) {
             scope.spawn(|| {
-                let _closing = Closing(&ahead, thread::panicking);
+                let _closing = OnPanic(|| ahead.close());
                 ahead.load_all();
             });
         }
-        let _closing = Closing(&ahead, || true);
+        let _closing = OnEnd(|| ahead.close());
         work(&ahead)
     })
-}
-
-/// Lets all threads end when it goes, if `when` says so.
-struct Closing<'c, A: Archive, I: Read>(&'c Ahead<'c, A, I>, fn() -> bool);
-
-impl<A: Archive, I: Read> Drop for Closing<'_, A, I> {
-    fn drop(&mut self) {
-        if (self.1)() {
-            self.0.lock().closed = true;
-            self.0.changed.notify_all();
-        }
-    }
 }
 
 struct Ahead<'n, A: Archive, I: Read> {
@@ -121,6 +108,12 @@ impl<A: Archive, I: Read> Source<A, I> {
 impl<A: Archive, I: Read> Ahead<'_, A, I> {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets all threads end.
+    fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
     }
 
     fn load_all(&self) {

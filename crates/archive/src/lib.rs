@@ -40,6 +40,7 @@ mod replace;
 mod select;
 mod steps;
 mod target;
+mod threads;
 mod undo;
 mod unpack;
 mod verify;

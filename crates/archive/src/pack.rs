@@ -10,7 +10,6 @@ mod tests;
 mod walker;
 
 use std::io::{self, Write};
-use std::num::NonZero;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Mutex, PoisonError};
@@ -25,6 +24,7 @@ use crate::manifest::Counts;
 use crate::meta::Meta;
 use crate::meter::Meter;
 use crate::output::{Member, Output};
+use crate::threads::{OnPanic, at_most};
 use crate::walk::Walk;
 use crate::xattr::Xattrs;
 
@@ -99,8 +99,7 @@ pub fn pack(
     meter: &Meter,
     stop: &AtomicBool,
 ) -> Result<Packed, PackError> {
-    let compressors = thread::available_parallelism().map_or(1, NonZero::get);
-    let compressors = compressors.min(MOST_COMPRESSORS);
+    let compressors = at_most(MOST_COMPRESSORS);
     let shared = Shared {
         conveyor: Conveyor::new(READERS + compressors + 2),
         unreadable: AtomicU64::new(0),
@@ -150,17 +149,9 @@ pub fn pack(
 
 /// Does one thread's `work`; when that ends early or panics, the others stop as well.
 fn guarded(shared: &Shared<'_>, work: impl FnOnce() -> Result<(), Halted>) {
-    struct Guard<'g, 's>(&'g Shared<'s>);
-    impl Drop for Guard<'_, '_> {
-        fn drop(&mut self) {
-            if thread::panicking() {
-                self.0.conveyor.halt();
-            }
-        }
-    }
-    let guard = Guard(shared);
+    let _halting = OnPanic(|| shared.conveyor.halt());
     if work().is_err() {
-        guard.0.conveyor.halt();
+        shared.conveyor.halt();
     }
 }
 

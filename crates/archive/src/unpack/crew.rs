@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::Write;
 use std::mem;
-use std::num::NonZero;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -19,6 +18,7 @@ use crate::member::place_of;
 use crate::meter::Meter;
 use crate::place;
 use crate::steps::step;
+use crate::threads::{OnEnd, OnPanic, at_most};
 
 /// Threads that write, at most.
 const MOST_WRITERS: usize = 4;
@@ -104,13 +104,12 @@ struct State {
 
 /// Calls `work` with a crew that ends with it.
 pub(super) fn with_crew<T>(meter: &Meter, work: impl FnOnce(&Crew<'_>) -> T) -> T {
-    let writers = thread::available_parallelism().map_or(1, NonZero::get);
     let crew = Crew {
         meter,
         writers: if crate::steps::is_armed() {
             0
         } else {
-            writers.min(MOST_WRITERS)
+            at_most(MOST_WRITERS)
         },
         state: Mutex::default(),
         changed: Condvar::new(),
@@ -118,7 +117,7 @@ pub(super) fn with_crew<T>(meter: &Meter, work: impl FnOnce(&Crew<'_>) -> T) -> 
     thread::scope(|scope| {
         for _ in 0..crew.writers {
             scope.spawn(|| {
-                let _closing = Closing(&crew, thread::panicking);
+                let _closing = OnPanic(|| crew.close());
                 while let Some((number, batch)) = crew.batch() {
                     let written = write_all(&batch, meter);
                     crew.lock().written.insert(number, written);
@@ -126,21 +125,9 @@ pub(super) fn with_crew<T>(meter: &Meter, work: impl FnOnce(&Crew<'_>) -> T) -> 
                 }
             });
         }
-        let _closing = Closing(&crew, || true);
+        let _closing = OnEnd(|| crew.close());
         work(&crew)
     })
-}
-
-/// Lets all writers end when it goes, if `when` says so.
-struct Closing<'c>(&'c Crew<'c>, fn() -> bool);
-
-impl Drop for Closing<'_> {
-    fn drop(&mut self) {
-        if (self.1)() {
-            self.0.lock().closed = true;
-            self.0.changed.notify_all();
-        }
-    }
 }
 
 fn write_all(batch: &[NewFile], meter: &Meter) -> Written {
@@ -166,6 +153,12 @@ fn write_all(batch: &[NewFile], meter: &Meter) -> Written {
 impl Crew<'_> {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets all writers end.
+    fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
     }
 
     fn wait<'s>(&self, state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
