@@ -8,6 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::chart;
+use crate::e2e;
 use crate::host;
 use crate::place::Place;
 use crate::prometheus;
@@ -45,6 +46,7 @@ pub fn check(place: &Place) -> Result<()> {
         ),
         "",
     )?;
+    step("lints of the suites run by name", &mut suites(place), "")?;
     step(
         "unit and property tests",
         &mut cargo(place, &["test", "--locked"]),
@@ -64,6 +66,16 @@ pub fn check(place: &Place) -> Result<()> {
         started.elapsed().as_secs()
     ));
     Ok(())
+}
+
+/// `--all-targets` passes over tests that are not run by default.
+fn suites(place: &Place) -> Command {
+    let mut command = cargo(place, &["clippy", "--locked", "--package", "tidelock-e2e"]);
+    for suite in e2e::SUITES {
+        command.args(["--test", suite]);
+    }
+    command.args(["--", "--deny", "warnings"]);
+    command
 }
 
 /// Writes the generated files, or only compares them.

@@ -21,6 +21,12 @@ use crate::upgrade;
 /// Stories wait more than they compute, so more of them than processors run at once.
 const THREADS: &str = "--test-threads=4";
 
+/// Suites that are run only when asked for, as tests/e2e/Cargo.toml has them: they take long, or
+/// take nodes away.
+pub const SUITES: &[&str] = &[
+    "clock", "nodes", "wave", "scale", "leader", "metrics", "upgrade",
+];
+
 /// Stories about drained and lost nodes need another node to go to.
 const LEAST_NODES: u8 = 2;
 

@@ -124,10 +124,11 @@ async fn all_are_answered(story: &Story, prometheus: &Prometheus) -> Result<()> 
     let changed = json!({"spec": {"schedule": "0 0 2 1 *"}});
     story.patch::<BackupPolicy>("held", changed).await?;
     for asked in dashboards::queries() {
-        let answered = prometheus.wait(&format!("an answer to {}", asked.expr), |prometheus| {
-            answers(prometheus, story, &asked.expr)
-        });
-        answered.await.with_context(|| asked.place.clone())?;
+        let what = format!("an answer to {}", asked.expr);
+        prometheus
+            .wait(&what, |prometheus| answers(prometheus, story, &asked.expr))
+            .await
+            .with_context(|| asked.place.clone())?;
     }
     Ok(())
 }
