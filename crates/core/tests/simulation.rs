@@ -1,7 +1,11 @@
-//! Four hundred days of one policy, with what goes wrong in that time, and what retention keeps.
+//! Four hundred days of one policy, with what goes wrong in that time, and what retention keeps:
+//! a line each day. A backup is called by the day on which it was taken.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeMap;
+
+use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use tidelock_core::Phase;
@@ -97,9 +101,14 @@ struct World {
     suspended_until: i64,
     away_until: i64,
     backups: Vec<BackupFact>,
-    /// What retention said last of each.
-    said: Vec<String>,
-    last_told: String,
+    /// On which day each was taken, by its name.
+    days: BTreeMap<String, i64>,
+    /// What happened on this day.
+    news: Vec<String>,
+    /// What retention said last of those that stay.
+    kept: Sayings,
+    /// What it said on this day of those that go.
+    gone: Sayings,
     diary: Vec<String>,
 }
 
@@ -122,8 +131,10 @@ impl World {
             suspended_until: 0,
             away_until: 0,
             backups: vec![],
-            said: vec![],
-            last_told: String::new(),
+            days: BTreeMap::new(),
+            news: vec![],
+            kept: Sayings::default(),
+            gone: Sayings::default(),
             diary: vec![],
         }
     }
@@ -162,6 +173,7 @@ impl World {
         if self.backups.iter().any(|fact| fact.name == name) {
             return;
         }
+        self.days.insert(name.clone(), day);
         let fails = day < self.fails_until;
         let holdings = if day < self.empty_until {
             Holdings {
@@ -179,7 +191,7 @@ impl World {
         let baseline = guard::baseline(&self.backups, self.now, self.rule.standard);
         let suspicion = guard::judge(baseline, &holdings, GUARD);
         let verified = self.rule.standard == Standard::Verified && !fails;
-        self.backups.push(BackupFact {
+        let fact = BackupFact {
             name,
             phase: Some(if fails {
                 Phase::Failed
@@ -199,7 +211,10 @@ impl World {
             suspicious: !fails && suspicion.is_some(),
             storage: "backup-storage".to_owned(),
             holdings: (!fails).then_some(holdings),
-        });
+        };
+        let came_to = if fails { "failed" } else { state(&fact) };
+        self.news.push(format!("backup {came_to}"));
+        self.backups.push(fact);
     }
 
     fn look(&mut self, day: i64) {
@@ -222,12 +237,11 @@ impl World {
         self.dealt_with_until = Some(decision.dealt_with_until);
         self.was_suspended = suspend;
         if let Some(skipped) = decision.skipped {
-            self.diary
-                .push(format!("    {} slots skipped", skipped.count));
+            self.news.push(format!("{} slots skipped", skipped.count));
         }
         if let Some(until) = decision.clock_stepped_back {
-            self.diary
-                .push(format!("    the clock was ahead: {until} is not believed"));
+            self.news
+                .push(format!("the clock was ahead: {until} is not believed"));
         }
         if let Some(slot) = decision.run {
             self.run(day, slot);
@@ -242,46 +256,42 @@ impl World {
 
     fn retain(&mut self) {
         let verdicts = judge(&self.backups, self.rule, self.now);
-        let judged = self.backups.iter().zip(&verdicts);
-        let said: Vec<String> = judged
-            .filter(|(_, verdict)| **verdict != Verdict::NotKept)
-            .map(|(fact, verdict)| format!("{} {}: {}", fact.name, state(fact), words(*verdict)))
-            .collect();
-        let new: Vec<&String> = said
-            .iter()
-            .filter(|line| !self.said.contains(line))
-            .collect();
-        // What happened alike the last time is not worth a line each day.
-        let alike: Vec<&str> = new.iter().filter_map(|line| line.get(10..)).collect();
-        let alike = alike.join(";");
-        if !new.is_empty() && alike != self.last_told {
-            self.diary
-                .extend(new.iter().map(|line| format!("    {line}")));
-            self.last_told = alike;
+        let (had_good, had_whole) = self.relied_on();
+        self.kept = Sayings::default();
+        for (fact, verdict) in self.backups.iter().zip(&verdicts) {
+            let day = self.days[&fact.name];
+            match verdict {
+                Verdict::NotKept => {}
+                Verdict::Goes => self.gone.say(state(fact), day),
+                _ => self
+                    .kept
+                    .say(&format!("{} {}", state(fact), words(*verdict)), day),
+            }
         }
-        self.said = said;
         let mut verdicts = verdicts.into_iter();
         self.backups
             .retain(|_| verdicts.next() != Some(Verdict::Goes));
-        self.check();
+        // The promises, at each look anew.
+        let (has_good, has_whole) = self.relied_on();
+        assert!(has_good || !had_good);
+        assert!(has_whole || !had_whole);
     }
 
-    /// The promises, each day anew.
-    fn check(&self) {
-        let keeps = |fits: &dyn Fn(&BackupFact) -> bool| self.backups.iter().any(fits);
-        let ever = |words: &str| self.said.iter().any(|line| line.contains(words));
-        assert!(!ever("verified: ") || keeps(&|fact| fact.is_good(Standard::Completed)));
-        assert!(!ever(" verified: ") || keeps(&|fact| fact.proof == Proof::Verified));
+    /// Whether there is a good backup, and whether one that is known to be whole.
+    fn relied_on(&self) -> (bool, bool) {
+        let stored = || self.backups.iter().filter(|fact| fact.is_stored());
+        let whole = |fact: &BackupFact| fact.proof == Proof::Verified && !fact.suspicious;
+        let good = stored().any(|fact| fact.is_good(Standard::Completed));
+        (good, stored().any(whole))
     }
 
     fn live(&mut self) {
         for day in 0..DAYS {
-            let mut heading = format!("day {day:3}");
             for (_, words, incident) in INCIDENTS.iter().filter(|(on, ..)| *on == day) {
-                heading += &format!(": {words}");
+                self.news.push((*words).to_owned());
                 self.meet(day, incident);
             }
-            let length = self.diary.len();
+            let date = self.now.to_zoned(TimeZone::UTC).date();
             let end = self.now + SignedDuration::from_hours(24);
             while self.now < end {
                 if day >= self.away_until {
@@ -289,11 +299,59 @@ impl World {
                 }
                 self.now += LONGEST_SLEEP;
             }
-            if self.diary.len() > length || heading.len() > "day 123".len() {
-                self.diary.insert(length, heading);
-            }
+            self.tell(day, date);
         }
     }
+
+    /// One line: the day, its date by the clock of then, what happened, what is kept, what went.
+    fn tell(&mut self, day: i64, date: Date) {
+        let mut news = std::mem::take(&mut self.news).join("; ");
+        if news.is_empty() {
+            "no backup".clone_into(&mut news);
+        }
+        let gone = std::mem::take(&mut self.gone);
+        let (count, kept) = (self.kept.count(), self.kept.words());
+        let mut line = format!("day {day:3} {date} | {news} | {count} kept: {kept}");
+        if gone.count() > 0 {
+            let keep = self.rule.keep_last;
+            let gone = gone.words();
+            line += &format!(" | gone, as {keep} good ones are younger: {gone}");
+        }
+        self.diary.push(line);
+    }
+}
+
+/// What is said alike of the backups of some days, in the order in which it was said first.
+#[derive(Default)]
+struct Sayings(Vec<(String, Vec<i64>)>);
+
+impl Sayings {
+    fn say(&mut self, what: &str, day: i64) {
+        match self.0.iter_mut().find(|(said, _)| said == what) {
+            Some((_, days)) => days.push(day),
+            None => self.0.push((what.to_owned(), vec![day])),
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.0.iter().map(|(_, days)| days.len()).sum()
+    }
+
+    fn words(&self) -> String {
+        let all = self.0.iter();
+        let all = all.map(|(said, days)| format!("{} {said}", stretches(days)));
+        all.collect::<Vec<_>>().join("; ")
+    }
+}
+
+/// Days, those in a row as `40-49`.
+fn stretches(days: &[i64]) -> String {
+    let rows = days.chunk_by(|day, next| day + 1 == *next);
+    let rows = rows.map(|row| match row {
+        [first, .., last] => format!("{first}-{last}"),
+        _ => row.iter().map(i64::to_string).collect(),
+    });
+    rows.collect::<Vec<_>>().join(" ")
 }
 
 fn state(fact: &BackupFact) -> &'static str {
@@ -307,12 +365,12 @@ fn state(fact: &BackupFact) -> &'static str {
 
 fn words(verdict: Verdict) -> &'static str {
     match verdict {
-        Verdict::Goes => "goes",
+        Verdict::Goes => "gone",
         Verdict::NotKept => "no concern of retention",
-        Verdict::FromTheFuture => "stays uncounted, dated in the future",
-        Verdict::Counts => "counts",
-        Verdict::TooFewGood => "stays uncounted, too few good ones are younger",
-        Verdict::LastVerified => "stays, the last one known to be whole",
+        Verdict::FromTheFuture => "uncounted, dated in the future",
+        Verdict::Counts => "counted",
+        Verdict::TooFewGood => "uncounted, too few good ones are younger",
+        Verdict::LastVerified => "kept as the last one known to be whole",
     }
 }
 

@@ -14,6 +14,7 @@ mod stall;
 mod stored;
 mod told;
 mod undo;
+mod unreadable;
 mod verify;
 mod words;
 

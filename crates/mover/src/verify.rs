@@ -13,6 +13,7 @@ use crate::failure::{failure, stopped};
 use crate::household;
 use crate::proof::prove;
 use crate::stored::expected_manifest;
+use crate::unreadable::{Noting, Unreadable};
 
 /// Faults told in full; the verdicts tell the rest.
 const MAX_FAULTS: usize = 10;
@@ -23,7 +24,8 @@ const MAX_ITEMS: usize = 2000;
 ///
 /// # Guarantees
 /// - A backup is called good only when every byte of it was read now and is what was written.
-///   Storage that does not answer makes none of them bad.
+///   Storage that does not answer makes none of them bad; an object that its medium twice does not
+///   give, while it gives others, is damaged.
 /// - Told to stop, it reports the verdicts it has.
 ///
 /// # Errors
@@ -91,8 +93,20 @@ fn judge(
     if stop.load(Ordering::Relaxed) {
         return (ItemVerdict::NotChecked, Some(stopped()));
     }
-    let proven = expected_manifest(storage, &item.location, &item.expected)
-        .and_then(|manifest| prove(storage, &manifest, VerificationLevel::Full, stop));
+    let (mut proven, unreadable) = prove_noting(storage, item, stop);
+    if let Some(earlier) = unreadable
+        && proven.is_err()
+    {
+        let (again, unreadable) = prove_noting(storage, item, stop);
+        proven = again;
+        if let Some(unreadable) = unreadable
+            && proven.is_err()
+            && unreadable.is_again(&earlier)
+            && unreadable.is_alone(storage, &item.location)
+        {
+            proven = Err(unreadable.to_failure());
+        }
+    }
     let Err(failure) = proven else {
         return (ItemVerdict::Good, None);
     };
@@ -102,6 +116,18 @@ fn judge(
         _ => ItemVerdict::NotChecked,
     };
     (verdict, Some(failure))
+}
+
+/// Reads one backup; also where an object of it could not be read.
+fn prove_noting(
+    storage: &dyn Storage,
+    item: &VerifyItem,
+    stop: &AtomicBool,
+) -> (Result<(), Failure>, Option<Unreadable>) {
+    let noting = Noting::new(storage);
+    let proven = expected_manifest(&noting, &item.location, &item.expected)
+        .and_then(|manifest| prove(&noting, &manifest, VerificationLevel::Full, stop));
+    (proven, noting.found())
 }
 
 /// A message of which ten fit a termination message.

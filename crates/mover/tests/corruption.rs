@@ -9,20 +9,26 @@
 mod common;
 
 use std::fs;
+use std::io::Read;
+use std::ops::Range;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use common::storage::Memory;
-use common::{Place, list, location};
+use common::{Place, list, location, noise};
+use flate2::read::MultiGzDecoder;
 use proptest::prelude::*;
+use serde_json::Value;
 use tidelock_mover::run;
 use tidelock_protocol::{
     ExpectedArchive, Failure, FailureReason, Household, Outcome, Task, VerifyItem, VerifyTask,
 };
 
-const OBJECTS: [&str; 3] = [".tar.gz", ".index.jsonl.gz", ".manifest.json"];
+const ARCHIVE: &str = ".tar.gz";
+const OBJECTS: [&str; 3] = [ARCHIVE, ".index.jsonl.gz", ".manifest.json"];
 
-/// A small real backup, in memory.
+/// A real backup, in memory.
 struct Stored {
     place: Place,
     restore: Task,
@@ -32,11 +38,18 @@ struct Stored {
 
 impl Stored {
     fn new() -> Self {
+        Self::of(|source| {
+            fs::create_dir(source.join("dir")).unwrap();
+            fs::write(source.join("dir/file"), b"what is in it").unwrap();
+            fs::write(source.join("empty"), b"").unwrap();
+            symlink("dir/file", source.join("link")).unwrap();
+        })
+    }
+
+    /// Of a source that is filled by `fill`.
+    fn of(fill: impl FnOnce(&Path)) -> Self {
         let place = Place::new();
-        fs::create_dir(place.source().join("dir")).unwrap();
-        fs::write(place.source().join("dir/file"), b"what is in it").unwrap();
-        fs::write(place.source().join("empty"), b"").unwrap();
-        symlink("dir/file", place.source().join("link")).unwrap();
+        fill(&place.source());
         let report = place.backup();
         let verify = Task::Verify(VerifyTask {
             items: vec![VerifyItem {
@@ -71,11 +84,11 @@ impl Stored {
     }
 
     /// Checks that neither a restore nor a check takes an object with these bytes, and that both
-    /// name it.
-    fn refuses(&self, ending: &str, bytes: Vec<u8>, how: &str) {
+    /// name it; gives what they say.
+    fn refuses(&self, ending: &str, bytes: Vec<u8>, how: &str) -> [String; 2] {
         let mut damaged = Memory(self.sound.0.clone());
         damaged.0.insert(Self::key(ending), bytes);
-        let said = match self.carry_out("r-1", &self.restore, &damaged) {
+        let at_restore = match self.carry_out("r-1", &self.restore, &damaged) {
             Outcome::Failed(Failure {
                 reason: FailureReason::ArchiveCorrupt,
                 message,
@@ -84,14 +97,42 @@ impl Stored {
             }) => message,
             other => panic!("{ending} {how}: the restore ended as {other:?}"),
         };
-        assert!(said.contains(&ending[1..]), "{ending} {how}: {said}");
         let report = match self.carry_out("v-1", &self.verify, &damaged) {
             Outcome::Verified(report) => report,
             other => panic!("{ending} {how}: the check ended as {other:?}"),
         };
         assert_eq!(report.verdicts, "b", "{ending} {how}");
-        let said = &report.faults[0].message;
-        assert!(said.contains(&ending[1..]), "{ending} {how}: {said}");
+        let said = [at_restore, report.faults[0].message.clone()];
+        for said in &said {
+            assert!(said.contains(&ending[1..]), "{ending} {how}: {said}");
+        }
+        said
+    }
+
+    /// Checks that an archive with another byte at `at` is refused with the member that holds it.
+    fn refuses_at(&self, at: usize, mask: u8) {
+        let mut bytes = self.bytes(ARCHIVE).clone();
+        bytes[at] ^= mask;
+        for said in self.refuses(ARCHIVE, bytes, &format!("with byte {at} ^ {mask:#x}")) {
+            let member = member_in(&said).unwrap_or_else(|| panic!("no member in {said}"));
+            assert!(member.contains(&at), "byte {at}: {said}");
+        }
+    }
+
+    /// The members of the archive, as its index has them.
+    fn members(&self) -> Vec<Range<usize>> {
+        let mut text = String::new();
+        let mut index = MultiGzDecoder::new(&self.bytes(".index.jsonl.gz")[..]);
+        index.read_to_string(&mut text).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        let number = |value: &Value| usize::try_from(value.as_u64().unwrap()).unwrap();
+        lines
+            .filter(|line: &Value| line["member"].is_object())
+            .map(|line| {
+                let start = number(&line["member"]["offset"]);
+                start..start + number(&line["member"]["size"])
+            })
+            .collect()
     }
 
     fn untouched(&self) {
@@ -101,6 +142,14 @@ impl Stored {
             "the target was touched"
         );
     }
+}
+
+/// The place in a message that reads `archive bytes 12..34`.
+fn member_in(message: &str) -> Option<Range<usize>> {
+    let (_, place) = message.split_once("archive bytes ")?;
+    let (start, rest) = place.split_once("..")?;
+    let (end, _) = rest.split_once(' ')?;
+    Some(start.parse().ok()?..end.parse().ok()?)
 }
 
 #[test]
@@ -122,10 +171,35 @@ fn no_byte_of_any_object_can_be_another() {
         let sound = stored.bytes(ending);
         for at in 0..sound.len() {
             for mask in [1 << (at % 8), 0xff] {
+                if ending == ARCHIVE {
+                    stored.refuses_at(at, mask);
+                    continue;
+                }
                 let mut bytes = sound.clone();
                 bytes[at] ^= mask;
                 stored.refuses(ending, bytes, &format!("with byte {at} ^ {mask:#x}"));
             }
+        }
+    }
+    stored.untouched();
+}
+
+#[test]
+fn of_many_members_the_damaged_one_is_told() {
+    let stored = Stored::of(|source| {
+        for name in ["first", "second", "third"] {
+            fs::write(source.join(name), noise(name.len() as u64, 3 << 19)).unwrap();
+        }
+    });
+    let members = stored.members();
+    assert!(members.len() > 2, "{members:?}");
+    for member in &members {
+        for at in [
+            member.start,
+            member.start + member.len() / 2,
+            member.end - 1,
+        ] {
+            stored.refuses_at(at, 1);
         }
     }
     stored.untouched();

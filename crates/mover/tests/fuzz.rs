@@ -10,6 +10,8 @@
     reason = "a test fails by panicking"
 )]
 
+mod common;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,12 +19,16 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use common::list;
 use flate2::Compression;
 use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tidelock_archive::{Manifest, ObjectRef, verify_content, verify_index};
+use tidelock_archive::{
+    Finished, Job, Manifest, Meter, ObjectRef, Overwrite, RestoreError, Selection, Survey, Target,
+    Try, unpack, verify_content, verify_index,
+};
 use tidelock_protocol::{MAX_REPORT_BYTES, Report, Request};
 
 /// Time of one target in an everyday run.
@@ -192,17 +198,150 @@ fn sealed_index(lines: &[u8], archive: &[u8], tar: &[u8]) -> Vec<u8> {
     gzip(&text)
 }
 
+/// A target, and beside it what no restore may touch.
+struct Cell(tempfile::TempDir);
+
+impl Cell {
+    fn new() -> Self {
+        // In memory where there is such a file system: what a restore syncs takes long on a disk.
+        let shm = Path::new("/dev/shm");
+        let dir = match shm.is_dir() {
+            true => tempfile::tempdir_in(shm).unwrap(),
+            false => tempfile::tempdir().unwrap(),
+        };
+        fs::create_dir(dir.path().join("target")).unwrap();
+        fs::create_dir_all(dir.path().join("outside/dir")).unwrap();
+        fs::write(dir.path().join("outside/secret"), b"secret").unwrap();
+        Self(dir)
+    }
+
+    /// Names that lead out of the target: by themselves, or by way of a link.
+    fn ways_out(&self) -> Vec<String> {
+        let outside = self.0.path().join("outside");
+        let outside = outside.to_str().unwrap();
+        let mut ways = vec![outside.to_owned(), format!("{outside}/secret")];
+        let fixed = [
+            "..",
+            "../outside",
+            "../outside/secret",
+            "dir",
+            "dir/../../outside/new",
+            "link",
+            "link/secret",
+            "link/dir/new",
+        ];
+        ways.extend(fixed.map(str::to_owned));
+        ways
+    }
+
+    fn restore(&self, archive: &[u8], index: &[u8]) -> Result<(), RestoreError> {
+        let outside = self.0.path().join("outside");
+        let before = list(&outside);
+        let done = unpack_into(&self.0.path().join("target"), archive, index);
+        assert_eq!(list(&outside), before, "what is outside has changed");
+        let names = fs::read_dir(self.0.path()).unwrap().count();
+        assert_eq!(names, 2, "something came beside the target");
+        done
+    }
+}
+
+fn unpack_into(target: &Path, archive: &[u8], index: &[u8]) -> Result<(), RestoreError> {
+    let mut target = Target::open(target, "r-1")?;
+    target.claim(Overwrite::Never)?;
+    target.begin()?;
+    let job = Job {
+        target: &target,
+        overwrite: Overwrite::Never,
+        nth: Try::First,
+        selection: &Selection::new(&[]).unwrap(),
+        survey: &Survey::default(),
+        meter: &Meter::default(),
+        stop: &AtomicBool::new(false),
+    };
+    let mut done = Finished::default();
+    unpack(&job, archive, [index; 3], &mut done)?;
+    target.finish(done)
+}
+
+/// Gives some entries of the corpus' tar stream other names, links or types, and lets the lines of
+/// its index say the same, so that nothing but what guards the target is left to refuse them.
+fn disguised(
+    tar: &[u8],
+    lines: &[u8],
+    ways: &[String],
+    numbers: &mut Numbers,
+) -> (Vec<u8>, Vec<u8>) {
+    let mut tar = tar.to_vec();
+    let lines = lines.split(|b| *b == b'\n');
+    let mut told: Vec<Value> = lines
+        .filter_map(|line| serde_json::from_slice(line).ok())
+        .collect();
+    let headers: Vec<usize> = (0..tar.len() / 512)
+        .map(|block| block * 512)
+        .filter(|at| tar[at + 257..].starts_with(b"ustar") && tar[at + 156] != b'x')
+        .collect();
+    for _ in 0..=numbers.below(3) {
+        // The root stays what it is.
+        let nth = 1 + numbers.below(headers.len() - 1);
+        let way = &ways[numbers.below(ways.len())];
+        let (Some(at), Some(line)) = (headers.get(nth), told.get_mut(nth)) else {
+            continue;
+        };
+        let header = &mut tar[*at..at + 512];
+        let entry = &mut line["entry"];
+        match numbers.below(3) {
+            0 => {
+                set_field(&mut header[..100], &format!("./{way}"));
+                entry["path"] = json!(way);
+                entry.as_object_mut().unwrap().remove("pathBase64");
+            }
+            kind if kind == 1 || entry["size"] == 0 => {
+                let (flag, name, before) = match kind {
+                    1 if header[156] == b'1' => (b'1', "hardLink", "./"),
+                    1 => (b'2', "symlink", ""),
+                    _ => [(b'1', "hardLink", "./"), (b'2', "symlink", "")][numbers.below(2)],
+                };
+                header[156] = flag;
+                set_field(&mut header[157..257], &format!("{before}{way}"));
+                entry["type"] = json!(name);
+                entry["link"] = json!(way);
+                entry.as_object_mut().unwrap().remove("sha256");
+            }
+            _ => {}
+        }
+        header[148..156].fill(b' ');
+        let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+        header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    }
+    let mut text = Vec::new();
+    for line in &told {
+        text.extend(serde_json::to_vec(line).unwrap());
+        text.push(b'\n');
+    }
+    (tar, text)
+}
+
+fn set_field(field: &mut [u8], text: &str) {
+    field.fill(0);
+    let length = text.len().min(field.len());
+    field[..length].copy_from_slice(&text.as_bytes()[..length]);
+}
+
 #[test]
-fn no_archive_makes_a_check_of_its_content_panic() {
+fn no_archive_makes_a_check_or_a_restore_panic_or_write_outside_its_target() {
     let sound = sound();
     let stop = AtomicBool::new(false);
-    fuzz("archive", |tar, numbers| {
+    let sound_tar = &corpus("archive")[0];
+    fuzz("archive", |input, numbers| {
+        let cell = Cell::new();
+        let (tar, lines) = match numbers.below(3) {
+            0 => (input.to_vec(), sound.lines.clone()),
+            1 => (input.to_vec(), numbers.mutate(&sound.lines, input)),
+            _ => disguised(sound_tar, &sound.lines, &cell.ways_out(), numbers),
+        };
+        let tar = &tar[..];
         // Sealed again, so that the damage gets past the digests to what decodes.
         let archive = gzip(tar);
-        let lines = match numbers.below(2) {
-            0 => sound.lines.clone(),
-            _ => numbers.mutate(&sound.lines, tar),
-        };
         let index = sealed_index(&lines, &archive, tar);
         let expected = ObjectRef {
             key: "n/p/b.tar.gz".into(),
@@ -214,6 +353,9 @@ fn no_archive_makes_a_check_of_its_content_panic() {
             assert!(!error.to_string().chars().any(char::is_control), "{error}");
         }
         let _ = verify_content(tar, &index[..], &index[..], &expected, &stop);
+        if let Err(error) = cell.restore(&archive, &index) {
+            assert!(!error.to_string().chars().any(char::is_control), "{error}");
+        }
     });
 }
 
@@ -299,6 +441,7 @@ fn the_corpus_holds_what_is_taken() {
         sha256: sha256(&archive),
     };
     verify_content(&archive[..], &index[..], &index[..], &expected, &stop).unwrap();
+    Cell::new().restore(&archive, &index).unwrap();
     verify_index(&gzip(&sound.lines)[..], &sound.manifest, &stop).unwrap();
     assert_eq!(gunzip(&gzip(tar)), *tar);
     for request in corpus("request") {

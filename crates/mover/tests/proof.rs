@@ -8,7 +8,7 @@
 mod common;
 
 use std::fs;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use common::storage::{Hooked, stale};
@@ -18,7 +18,7 @@ use tidelock_protocol::{
     BackupReport, BackupTask, ExitCode, ExpectedArchive, FailureReason, FolderReport, Household,
     Location, Outcome, Task, VerificationLevel, VerifyItem, VerifyReport, VerifyTask,
 };
-use tidelock_storage::Storage;
+use tidelock_storage::{Storage, StorageError};
 
 fn source() -> Place {
     let place = Place::new();
@@ -226,6 +226,54 @@ fn storage_that_does_not_answer_makes_no_backup_bad() {
     let request = place.request("v-1", verify_task(&items[1..2]));
     let failure = failure_of(run(&request, &storage, &AtomicBool::new(false)));
     assert_says(&failure, FailureReason::StorageUnavailable, &["stale"]);
+}
+
+#[test]
+fn an_object_that_its_medium_never_gives_is_damage_told_with_its_place() {
+    let (place, items) = three();
+    for ending in [".tar.gz", ".index.jsonl.gz", ".manifest.json"] {
+        let key = format!("shop/data/nightly-1{ending}");
+        let bad = key.clone();
+        let storage = Hooked::with_bad_sectors(&place, move |read| (read == bad).then_some(100));
+        let request = place.request("v-1", verify_task(&items));
+        let report = verified(run(&request, &storage, &AtomicBool::new(false)));
+        assert_eq!(report.verdicts, "gbg", "{ending}");
+        let message = &report.faults[0].message;
+        for word in [&*key, "Input/output error", "at byte 100"] {
+            assert!(message.contains(word), "{word} in {message}");
+        }
+    }
+}
+
+#[test]
+fn an_object_that_its_medium_gives_at_a_second_try_is_as_good_as_any() {
+    let (place, items) = three();
+    let tries = AtomicU64::new(0);
+    let storage = Hooked::with_bad_sectors(&place, move |key| {
+        let is_it = key.ends_with("nightly-1.tar.gz");
+        (is_it && tries.fetch_add(1, Ordering::SeqCst) == 0).then_some(100)
+    });
+    let request = place.request("v-1", verify_task(&items));
+    let report = verified(run(&request, &storage, &AtomicBool::new(false)));
+    assert_eq!(report.verdicts, "ggg");
+    assert!(report.faults.is_empty(), "{report:?}");
+}
+
+#[test]
+fn a_medium_that_gives_nothing_makes_no_backup_bad() {
+    let (place, items) = three();
+    // What the host remembers of a manifest is no word of the medium.
+    let storage = Hooked::medium(&place, |key, bytes| match key.contains("nightly-1") {
+        true => Err(StorageError::of_os(
+            "read",
+            key,
+            std::io::Error::from_raw_os_error(5),
+        )),
+        false => Ok(bytes),
+    });
+    let request = place.request("v-1", verify_task(&items));
+    let report = verified(run(&request, &storage, &AtomicBool::new(false)));
+    assert_eq!(report.verdicts, "gng", "{report:?}");
 }
 
 #[test]

@@ -54,6 +54,12 @@ impl StorageError {
         }
     }
 
+    /// Whether the medium could not give or take the bytes. Nobody can tell by it alone whether
+    /// that passes: a bad sector says the same as a disk or file server that is away.
+    pub fn is_of_medium(&self) -> bool {
+        Errno::from_io_error(&self.source) == Some(Errno::IO)
+    }
+
     pub(crate) fn invalid_key(action: &'static str, key: &str, why: &'static str) -> Self {
         Self {
             action,

@@ -3,8 +3,12 @@
 use std::fmt;
 
 use serde_json::Value;
+use tidelock_operator::telemetry::reasons::{STOPPING, TAKING_BACK};
 
 use crate::normal;
+
+/// Reasons of a run that is Running yet, and whose failure is recorded.
+const ENDING: [&str; 2] = [STOPPING, TAKING_BACK];
 
 /// One kind of write: equal in two runs when it does the same to the same object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -117,21 +121,27 @@ fn run_kind(object: &Value) -> String {
 }
 
 /// Where a status says that its object stands. What a running pod is doing is left out: it may be
-/// over before it is seen.
+/// over before it is seen. What the operator does to a run itself is not.
 fn standing(object: &Value) -> String {
     let status = &object["status"];
     let phase = status["phase"].as_str();
-    if phase == Some("Running") && object["metadata"]["deletionTimestamp"].is_null() {
-        return "Running".to_owned();
-    }
     let conditions = status["conditions"].as_array();
     let ready = conditions
         .into_iter()
         .flatten()
         .find(|condition| condition["type"] == "Ready");
     let reason = ready.and_then(|condition| condition["reason"].as_str());
+    let leaves = !object["metadata"]["deletionTimestamp"].is_null();
+    let is_ending = leaves || reason.is_some_and(|reason| ENDING.contains(&reason));
+    if phase == Some("Running") && !is_ending {
+        return "Running".to_owned();
+    }
     let last = status["lastBackup"]["phase"].as_str();
-    let words: Vec<&str> = [phase, reason, last].into_iter().flatten().collect();
+    let leaving = leaves.then_some("(leaving)");
+    let words: Vec<&str> = [leaving, phase, reason, last]
+        .into_iter()
+        .flatten()
+        .collect();
     words.join(" ")
 }
 
@@ -234,6 +244,31 @@ mod tests {
             effect("PATCH", path, &body)
         };
         assert_ne!(patch(""), patch(r#""tidelock.dev/data""#));
+    }
+
+    #[test]
+    fn each_step_of_a_bad_end_is_an_effect_and_what_a_pod_does_is_none() {
+        let path = "/apis/tidelock.dev/v1alpha1/namespaces/x/restores/back/status";
+        let told = |reason: &str, metadata: &str| {
+            let body = format!(
+                r#"{{"metadata":{metadata},"status":{{"phase":"Running","conditions":[{{"type":"Ready","reason":"{reason}"}}]}}}}"#
+            );
+            effect("PUT", path, &body).unwrap_or_default()
+        };
+        assert_eq!(told("Starting", "{}"), told("PodPending", "{}"));
+        let leaving = r#"{"deletionTimestamp":"2026-01-02T03:04:05Z"}"#;
+        assert_eq!(
+            [
+                told("Stopping", "{}"),
+                told("TakingBack", "{}"),
+                told("Stopping", leaving)
+            ],
+            [
+                "update restores/status back Running Stopping",
+                "update restores/status back Running TakingBack",
+                "update restores/status back (leaving) Running Stopping",
+            ]
+        );
     }
 
     #[test]

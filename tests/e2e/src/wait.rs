@@ -93,8 +93,19 @@ impl Story {
         what: &str,
         condition: impl Fn(&K) -> Option<bool>,
     ) -> Result<K> {
+        self.wait_longer_for(DEADLINE, name, what, condition).await
+    }
+
+    /// As [`Self::wait_for`], for what takes its time when nothing is broken.
+    pub async fn wait_longer_for<K: Watched>(
+        &self,
+        deadline: Duration,
+        name: &str,
+        what: &str,
+        condition: impl Fn(&K) -> Option<bool>,
+    ) -> Result<K> {
         let holds = |object: Option<&K>| object.and_then(&condition).unwrap_or(false);
-        let found = self.await_state(name, what, DEADLINE, holds).await?;
+        let found = self.await_state(name, what, deadline, holds).await?;
         found.with_context(|| format!("{} {name} went away", K::kind(&())))
     }
 

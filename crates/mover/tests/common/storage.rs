@@ -15,11 +15,15 @@ type Before = Box<dyn Fn(&Directory, &str, &str) -> Result<(), StorageError> + S
 /// What reading an object back comes to, told its key and its bytes.
 type Medium = Box<dyn Fn(&str, Vec<u8>) -> Result<Vec<u8>, StorageError> + Send + Sync>;
 
+/// Up to which byte an object can be read, asked each time it is opened; none is to its end.
+type Readable = Box<dyn Fn(&str) -> Option<u64> + Send + Sync>;
+
 /// A directory with something between it and the mover.
 pub struct Hooked {
     inner: Directory,
     before: Before,
     medium: Medium,
+    readable: Readable,
     /// How often an object was read past the page cache.
     pub read_back: AtomicU64,
 }
@@ -34,6 +38,7 @@ impl Hooked {
             inner: Directory::open(&place.storage()).unwrap(),
             before: Box::new(hook),
             medium: Box::new(|_, bytes| Ok(bytes)),
+            readable: Box::new(|_| None),
             read_back: AtomicU64::new(0),
         }
     }
@@ -46,6 +51,23 @@ impl Hooked {
         let mut storage = Self::before(place, |_, _, _| Ok(()));
         storage.medium = Box::new(medium);
         storage
+    }
+
+    /// Has a medium that gives an object up to the byte that `readable` says, and then an I/O error.
+    pub fn with_bad_sectors(
+        place: &Place,
+        readable: impl Fn(&str) -> Option<u64> + Send + Sync + 'static,
+    ) -> Self {
+        let mut storage = Self::before(place, |_, _, _| Ok(()));
+        storage.readable = Box::new(readable);
+        storage
+    }
+
+    fn up_to_bad_sector(&self, key: &str, object: Box<dyn Read + Send>) -> Box<dyn Read + Send> {
+        match (self.readable)(key) {
+            Some(bytes) => Box::new(object.take(bytes).chain(BadSector(key.to_owned()))),
+            None => object,
+        }
     }
 
     /// Loses one byte late in the objects with this ending.
@@ -61,6 +83,16 @@ impl Hooked {
 
     fn call(&self, name: &str, key: &str) -> Result<(), StorageError> {
         (self.before)(&self.inner, name, key)
+    }
+}
+
+/// The end of what can be read of the object with this key.
+struct BadSector(String);
+
+impl Read for BadSector {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        let error = io::Error::from_raw_os_error(5);
+        Err(StorageError::of_os("read", &self.0, error).into_io())
     }
 }
 
@@ -85,7 +117,8 @@ impl Storage for Hooked {
         range: Option<Range<u64>>,
     ) -> Result<Box<dyn Read + Send>, StorageError> {
         self.call("get", key)?;
-        self.inner.get(key, range)
+        let object = self.inner.get(key, range)?;
+        Ok(self.up_to_bad_sector(key, object))
     }
 
     fn get_fresh(&self, key: &str) -> Result<Box<dyn Read + Send>, StorageError> {
@@ -94,7 +127,8 @@ impl Storage for Hooked {
         let mut bytes = Vec::new();
         let read = self.inner.get_fresh(key)?.read_to_end(&mut bytes);
         read.map_err(|e| StorageError::of_os("read", key, e))?;
-        Ok(Box::new(Cursor::new((self.medium)(key, bytes)?)))
+        let object = Box::new(Cursor::new((self.medium)(key, bytes)?));
+        Ok(self.up_to_bad_sector(key, object))
     }
 
     fn head(&self, key: &str) -> Result<ObjectInfo, StorageError> {

@@ -1,10 +1,12 @@
 //! The fault matrix: the operator is killed just before and just after every write it makes, and
-//! the end must be that of a run in which nothing happened.
+//! the end must be that of a run in which nothing happened. With it goes what else takes an operator
+//! with settings of its own.
 
 mod case;
 mod coverage;
 mod scenario;
 mod sites;
+mod turns;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
@@ -17,6 +19,7 @@ use anyhow::{Result, bail};
 use futures::stream::{self, StreamExt};
 use tidelock_e2e::local_operator::in_place_of_the_clusters;
 use tidelock_e2e::proxy::{Fault, Side};
+use tokio::sync::Mutex;
 
 use case::{Ended, Expected};
 use coverage::Struck;
@@ -66,7 +69,11 @@ fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
+/// The cluster has one operator, so tests that put it aside take turns.
+static OPERATOR: Mutex<()> = Mutex::const_new(());
+
 async fn matrix() -> Result<()> {
+    let _turn = OPERATOR.lock().await;
     in_place_of_the_clusters(async {
         let only = env::var(ONLY).ok();
         let (expected, mut failed) = undisturbed().await;

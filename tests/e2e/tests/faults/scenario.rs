@@ -3,11 +3,12 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Pod, ResourceQuota};
 use kube::ResourceExt;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use tidelock_api::{Backup, BackupPolicy, Phase, Restore, THERE_BY_ANNOTATION};
 use tidelock_e2e::outcome::pods_of_job;
@@ -45,6 +46,10 @@ pub enum Scenario {
     RestoreFails,
     /// A restore is cancelled that has moved aside what was there, and it is put back.
     RestoreCancelled,
+    /// The same restore is deleted instead.
+    RestoreDeleted,
+    /// A restore is deleted that has failed, and whose target is not put back yet.
+    PutBackLate,
     /// A backup waits for its turn behind another.
     Queued,
     /// A quota takes no Job.
@@ -55,7 +60,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Backup,
         Self::Checks,
         Self::Schedules,
@@ -68,6 +73,8 @@ impl Scenario {
         Self::Restore,
         Self::RestoreFails,
         Self::RestoreCancelled,
+        Self::RestoreDeleted,
+        Self::PutBackLate,
         Self::Queued,
         Self::Forbidden,
         Self::Misdated,
@@ -141,21 +148,15 @@ impl Scenario {
                 story.backup("now", json!({"policyRef": "nightly"})).await?;
                 phase(story, "now", Phase::Completed).await?;
             }
-            Self::RestoreCancelled => {
-                let data = story.volume("data").await?;
-                // Elsewhere: the other cases go on meanwhile.
-                tokio::task::spawn_blocking(move || tree::fill_many(&data, 10_000)).await??;
+            Self::RestoreCancelled | Self::RestoreDeleted => paused_restore(story).await?,
+            Self::PutBackLate => {
+                small_data(story).await?;
                 story.backup("now", json!({})).await?;
                 phase(story, "now", Phase::Completed).await?;
                 let target = story.volume("used").await?;
                 tree::write(&target, "precious", b"the only copy", 0o600)?;
-                let replace = json!({
-                    "backupName": "now", "targetPVC": "used", "overwrite": "Replace",
-                });
-                story.make::<Restore>("back", replace).await?;
-                let pod = story.wait_job_pod_made("back-restore").await?;
-                // It goes on when it is told to end, so that it is never done before that.
-                pause_in_replace(&pod, &target).await?;
+                story.restore("back", "now", "used").await?;
+                restore_phase(story, "back", Phase::Failed).await?;
             }
             Self::Forbidden => {
                 small_data(story).await?;
@@ -232,6 +233,8 @@ impl Scenario {
                 let cancel = json!({"spec": {"cancel": true}});
                 story.patch::<Restore>("back", cancel).await?;
             }
+            Self::RestoreDeleted => delete::<Restore>(story, "back").await?,
+            Self::PutBackLate => left_half_written(story).await?,
             Self::Queued => {
                 story.backup("second", json!({})).await?;
             }
@@ -296,18 +299,18 @@ impl Scenario {
             Self::Restore => restore_phase(story, "back", Phase::Completed).await,
             Self::RestoreFails => restore_phase(story, "back", Phase::Failed).await,
             Self::RestoreCancelled => {
-                let pods = pods_of_job(story, "back-restore").await?;
-                for pod in &pods {
-                    let told = |pod: &Pod| Some(pod.metadata.deletion_timestamp.is_some());
-                    story
-                        .wait_for(&pod.name_any(), "to be told to end", told)
-                        .await?;
-                    resume(pod)?;
-                }
+                go_on_when_told_to_end(story).await?;
                 restore_phase(story, "back", Phase::Failed).await?;
-                let target = story.volumes_folder()?.join("used");
-                anyhow::ensure!(tree::stored(&target, "")? == [Path::new("precious")]);
-                Ok(())
+                holds(story, &["precious"])
+            }
+            Self::RestoreDeleted => {
+                go_on_when_told_to_end(story).await?;
+                gone_with_its_jobs(story).await?;
+                holds(story, &["precious"])
+            }
+            Self::PutBackLate => {
+                gone_with_its_jobs(story).await?;
+                holds(story, &[])
             }
             Self::Queued => waits_with(story, "second", "Queued").await,
             Self::Forbidden => waits_with(story, "now", "JobRefused").await,
@@ -319,6 +322,79 @@ impl Scenario {
             }
         }
     }
+}
+
+/// A restore `back` into `used` that has moved aside what was there, and halts.
+async fn paused_restore(story: &Story) -> Result<()> {
+    let data = story.volume("data").await?;
+    // Elsewhere: the other cases go on meanwhile.
+    tokio::task::spawn_blocking(move || tree::fill_many(&data, 10_000)).await??;
+    story.backup("now", json!({})).await?;
+    phase(story, "now", Phase::Completed).await?;
+    let target = story.volume("used").await?;
+    tree::write(&target, "precious", b"the only copy", 0o600)?;
+    let replace = json!({"backupName": "now", "targetPVC": "used", "overwrite": "Replace"});
+    story.make::<Restore>("back", replace).await?;
+    let pod = story.wait_job_pod_made("back-restore").await?;
+    // It goes on when it is told to end, so that it is never done before that.
+    pause_in_replace(&pod, &target).await
+}
+
+async fn go_on_when_told_to_end(story: &Story) -> Result<()> {
+    for pod in &pods_of_job(story, "back-restore").await? {
+        let told = |pod: &Pod| Some(pod.metadata.deletion_timestamp.is_some());
+        story
+            .wait_for(&pod.name_any(), "to be told to end", told)
+            .await?;
+        resume(pod)?;
+    }
+    Ok(())
+}
+
+/// Makes of the failed restore `back` one that had written half of what it should and could not
+/// take that back, and deletes it. On its own it comes to that only after minutes without its node.
+async fn left_half_written(story: &Story) -> Result<()> {
+    let restore = story.api::<Restore>().get("back").await?;
+    let uid = restore.uid().context("the Restore has no UID")?;
+    let target = story.volumes_folder()?.join("used");
+    std::fs::remove_file(target.join("precious"))?;
+    tree::write(&target, "half", b"of what should be here", 0o600)?;
+    let root = json!({
+        "mode": 0o755, "uid": 0, "gid": 0, "mtime": {"seconds": 0, "nanoseconds": 0}, "xattrs": [],
+    });
+    let marker = json!({"overwrite": "Never", "stage": "Writing", "root": root});
+    let name = format!(".tidelock-restore-{uid}");
+    tree::write(&target, &name, marker.to_string().as_bytes(), 0o600)?;
+    let pending = json!({"status": {"undoPending": true}});
+    patch_status::<Restore>(story, "back", &pending).await?;
+    delete::<Restore>(story, "back").await
+}
+
+/// Waits until the garbage collector, too, is done with the restore `back`.
+async fn gone_with_its_jobs(story: &Story) -> Result<()> {
+    story.wait_gone::<Restore>("back").await?;
+    for job in [
+        "back-restore",
+        "back-restore-undo",
+        "back-restore-undo-last",
+    ] {
+        story.wait_gone::<Job>(job).await?;
+    }
+    for pod in story.api::<Pod>().list(&ListParams::default()).await? {
+        if pod.name_any().starts_with("back-restore") {
+            story.wait_gone::<Pod>(&pod.name_any()).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The volume `used` holds `names` and nothing else.
+fn holds(story: &Story, names: &[&str]) -> Result<()> {
+    let target = story.volumes_folder()?.join("used");
+    let found = tree::stored(&target, "")?;
+    let names: Vec<&Path> = names.iter().map(Path::new).collect();
+    anyhow::ensure!(found == names, "{found:?} instead of {names:?}");
+    Ok(())
 }
 
 async fn small_data(story: &Story) -> Result<()> {

@@ -20,7 +20,8 @@ const fn site(place: &'static str, effect: &'static str) -> Site {
     Site { place, effect }
 }
 
-/// Every function that writes. One that serves several kinds has a line for each.
+/// Every function that writes. One that serves several kinds, or steps of which each has a crash
+/// window of its own, has a line for each.
 pub const SITES: &[Site] = &[
     site(
         "backup/mod.rs claim",
@@ -49,9 +50,37 @@ pub const SITES: &[Site] = &[
         "patch jobs now-backup spec.ttlSecondsAfterFinished",
     ),
     site("run/effects.rs ensure_job", "create jobs "),
+    site(
+        "run/effects.rs ensure_job",
+        "create jobs back-restore-undo-last (Undo)",
+    ),
     site("run/effects.rs ensure_job_stopped", "delete jobs "),
     site("run/status.rs write", "update backups/status "),
+    site(
+        "run/status.rs write",
+        "update backups/status now Running Stopping",
+    ),
+    site(
+        "run/status.rs write",
+        "update backups/status now Running TakingBack",
+    ),
     site("run/status.rs write", "update restores/status "),
+    site(
+        "run/status.rs write",
+        "update restores/status back Running Stopping",
+    ),
+    site(
+        "run/status.rs write",
+        "update restores/status back (leaving) Running Stopping",
+    ),
+    site(
+        "run/status.rs write",
+        "update restores/status back Running TakingBack",
+    ),
+    site(
+        "run/status.rs write",
+        "update restores/status back (leaving) Running TakingBack",
+    ),
     site("telemetry/events.rs tell", "create events "),
 ];
 

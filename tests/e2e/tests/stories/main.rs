@@ -7,6 +7,7 @@ mod checks;
 mod guard;
 mod names;
 mod overwrite;
+mod pinned;
 mod policies;
 mod privilege;
 mod progress;

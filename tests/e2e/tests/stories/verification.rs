@@ -5,8 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use serde_json::json;
-use tidelock_api::{Backup, BackupPolicy, VerificationResult};
+use serde_json::{Value, json};
+use tidelock_api::{Backup, BackupPolicy, Restore, VerificationResult};
 use tidelock_e2e::{Story, tell, tree};
 
 use crate::support::{completed, restore_failure, restored, says};
@@ -109,6 +109,47 @@ async fn rot_that_is_found_later_is_told_and_such_a_backup_is_not_restored() -> 
         says(restore_failure(&refused)?, "BackupNotVerified", &["rotten"])?;
         story.restore("fine", "sound", "target").await?;
         restored(&story.wait_restore("fine").await?)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_is_whole_in_a_damaged_backup_is_restored_when_a_person_insists() -> Result<()> {
+    tell("insists", |story| async move {
+        let data = story.volume("data").await?;
+        let storage = story.volume("backup-storage").await?;
+        story.volume("target").await?;
+        // Each is more than one member of the archive.
+        for name in ["first", "middle", "third"] {
+            tree::write(&data, name, &tree::noise(3 << 20), 0o644)?;
+        }
+        let again = json!({"verification": {"schedule": "* * * * *"}});
+        story.policy("nightly", "0 0 1 1 *", again).await?;
+        story.backup("now", json!({"policyRef": "nightly"})).await?;
+        completed(&story.wait_backup("now").await?)?;
+        spoil(&folder(&story, &storage).join("now.tar.gz"))?;
+        let rotten = read_again(&story, "now", VerificationResult::Failed).await?;
+        let verdict = verified(&rotten).context("no verdict")?;
+        ensure!(verdict.message.contains("middle"), "{verdict:?}");
+
+        let part = json!({"backupName": "now", "targetPVC": "target", "paths": ["first"]});
+        story.make::<Restore>("careful", part.clone()).await?;
+        let careful = story.wait_restore("careful").await?;
+        says(restore_failure(&careful)?, "BackupNotVerified", &["now"])?;
+        let insisting = |mut spec: Value| {
+            spec["allowUnverified"] = json!(true);
+            spec
+        };
+        let whole = insisting(json!({"backupName": "now", "targetPVC": "target"}));
+        story.make::<Restore>("whole", whole).await?;
+        let whole = story.wait_restore("whole").await?;
+        says(restore_failure(&whole)?, "ArchiveCorrupt", &["now.tar.gz"])?;
+        story.make::<Restore>("part", insisting(part)).await?;
+        restored(&story.wait_restore("part").await?)?;
+        let target = story.volumes_folder()?.join("target");
+        ensure!(fs::read(target.join("first"))? == tree::noise(3 << 20));
+        ensure!(tree::stored(&target, "")? == [Path::new("first")]);
+        Ok(())
     })
     .await
 }
