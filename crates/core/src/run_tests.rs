@@ -144,7 +144,7 @@ fn a_job_that_the_api_server_refuses_is_asked_for_until_the_deadline() {
     let RunDecision::Fail(refusal) = decide(&run, at(60)) else {
         panic!("tries for ever")
     };
-    assert!(refusal.message.contains("exceeded quota"));
+    assert!(refusal.message.contains("Exceeded quota"));
     run.refused = None;
     assert_eq!(
         decide(&run, at(60)),

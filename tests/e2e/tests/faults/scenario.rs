@@ -10,7 +10,9 @@ use k8s_openapi::api::core::v1::{Pod, ResourceQuota};
 use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
-use tidelock_api::{Backup, BackupPolicy, Phase, Restore, THERE_BY_ANNOTATION};
+use tidelock_api::{
+    Backup, BackupPolicy, PUT_BACK_ANNOTATION, Phase, Restore, THERE_BY_ANNOTATION,
+};
 use tidelock_e2e::outcome::pods_of_job;
 use tidelock_e2e::pods::{pause_in_replace, resume};
 use tidelock_e2e::{Story, tree};
@@ -367,6 +369,8 @@ async fn left_half_written(story: &Story) -> Result<()> {
     tree::write(&target, &name, marker.to_string().as_bytes(), 0o600)?;
     let pending = json!({"status": {"undoPending": true}});
     patch_status::<Restore>(story, "back", &pending).await?;
+    let told = json!({"metadata": {"annotations": {PUT_BACK_ANNOTATION: "true"}}});
+    story.patch::<Restore>("back", told).await?;
     delete::<Restore>(story, "back").await
 }
 

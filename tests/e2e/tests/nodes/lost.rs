@@ -10,7 +10,7 @@ use kube::ResourceExt;
 use kube::api::DeleteParams;
 use rustix::process::{Signal, kill_process, test_kill_process};
 use serde_json::{Value, json};
-use tidelock_api::{Backup, Phase, Restore};
+use tidelock_api::{Backup, PUT_BACK_ANNOTATION, Phase, Restore};
 use tidelock_e2e::cluster::kubectl;
 use tidelock_e2e::daemons::{while_stopped, without_node};
 use tidelock_e2e::nodes::{self, LEFT, LOST, starting_on_the_second};
@@ -233,7 +233,7 @@ async fn a_restore_on_a_node_that_burned_down_and_was_deleted_goes_on_elsewhere(
 }
 
 #[tokio::test]
-async fn a_restore_on_a_silent_node_says_what_stays_and_its_target_is_put_back_when_it_is_deleted()
+async fn a_restore_on_a_silent_node_says_what_stays_and_its_target_is_put_back_when_a_person_says_so()
 -> Result<()> {
     let _turn = CLUSTER.lock().await;
     tell("restore-node-silent", |story| async move {
@@ -249,7 +249,7 @@ async fn a_restore_on_a_silent_node_says_what_stays_and_its_target_is_put_back_w
             let words = [
                 "does not end",
                 "what it wrote stays as it is",
-                "Delete this Restore to have the target put back after all",
+                "annotate this Restore with tidelock.dev/put-back=true and delete it",
                 "empty the volume",
             ];
             says(restore_failure(&restore)?, "StartDeadlineExceeded", &words)?;
@@ -260,6 +260,8 @@ async fn a_restore_on_a_silent_node_says_what_stays_and_its_target_is_put_back_w
             // Now it is known to be off.
             kubectl(&["delete", "node", LOST])?;
             story.wait_gone::<Pod>(&name).await?;
+            let told = json!({"metadata": {"annotations": {PUT_BACK_ANNOTATION: "true"}}});
+            story.patch::<Restore>("back", told).await?;
             let restores = story.api::<Restore>();
             restores.delete("back", &DeleteParams::default()).await?;
             story.wait_gone::<Restore>("back").await?;
