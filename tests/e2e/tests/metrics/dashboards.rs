@@ -67,9 +67,10 @@ async fn restores(story: &Story) -> Result<()> {
     Ok(())
 }
 
-/// A backup of the policy `policy` that completes.
-async fn completes(story: &Story, name: &str, policy: &str) -> Result<()> {
-    story.backup(name, json!({"policyRef": policy})).await?;
+/// A backup of the policy `policy`, which saves the claim `pvc`, that completes.
+async fn completes(story: &Story, name: &str, (policy, pvc): (&str, &str)) -> Result<()> {
+    let spec = json!({"policyRef": policy, "target": {"pvcName": pvc}});
+    story.backup(name, spec).await?;
     completed(&story.wait_backup(name).await?)
 }
 
@@ -79,15 +80,15 @@ async fn shrunk(story: &Story) -> Result<()> {
     tree::write(&volume, "file", b"content", 0o644)?;
     let target = json!({"target": {"pvcName": "emptied"}});
     story.policy("shrunk", YEARLY, target).await?;
-    completes(story, "full", "shrunk").await?;
+    completes(story, "full", ("shrunk", "emptied")).await?;
     fs::remove_file(volume.join("file"))?;
-    completes(story, "empty", "shrunk").await
+    completes(story, "empty", ("shrunk", "emptied")).await
 }
 
 /// A policy one of whose backups has rotted, as reading it again has found.
 async fn damaged(story: &Story, storage: &Path) -> Result<()> {
     story.policy("rotten", YEARLY, json!({})).await?;
-    completes(story, "rots", "rotten").await?;
+    completes(story, "rots", ("rotten", "data")).await?;
     let archive = storage.join(&story.namespace).join("data/rots.tar.gz");
     let mut bytes = fs::read(&archive)?;
     let middle = bytes.len() / 2;
@@ -108,8 +109,10 @@ async fn busy(story: &Story) -> Result<()> {
     let volume = story.volume("large").await?;
     tree::long_read(&volume, 2000)?;
     let target = json!({"target": {"pvcName": "large"}});
-    story.policy("busy", YEARLY, target).await?;
-    story.backup("long", json!({"policyRef": "busy"})).await?;
+    story.policy("busy", YEARLY, target.clone()).await?;
+    let mut long = target;
+    long["policyRef"] = json!("busy");
+    story.backup("long", long).await?;
     let runs = |backup: &Backup| {
         let conditions = &backup.status.as_ref()?.conditions;
         Some(conditions.iter().any(|c| c.reason == "Running"))
