@@ -45,23 +45,30 @@ impl Case {
     }
 }
 
-/// All scenarios in one future take more than a test thread has without optimisation.
+/// A story with its own operator in one future takes more than a test thread has without
+/// optimisation.
 const STACK_BYTES: usize = 64 << 20;
 
-#[test]
-fn an_operator_killed_around_any_write_ends_as_one_that_was_not() -> Result<()> {
-    let matrix = || {
+/// Tells a story on a thread with room for it.
+fn with_room<F: Future<Output = Result<()>> + 'static>(story: fn() -> F) -> Result<()> {
+    let tell = move || {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
+            .thread_stack_size(STACK_BYTES)
             .enable_all()
             .build()?;
-        runtime.block_on(matrix())
+        runtime.block_on(story())
     };
     let thread = thread::Builder::new().stack_size(STACK_BYTES);
-    match thread.spawn(matrix)?.join() {
+    match thread.spawn(tell)?.join() {
         Ok(ended) => ended,
         Err(panic) => std::panic::resume_unwind(panic),
     }
+}
+
+#[test]
+fn an_operator_killed_around_any_write_ends_as_one_that_was_not() -> Result<()> {
+    with_room(matrix)
 }
 
 /// Says how far it is, at once: what is printed is only shown when all is over.

@@ -10,7 +10,7 @@ use tidelock_e2e::outcome::{completed, restored};
 use tidelock_e2e::pods::{pause, resume};
 use tidelock_e2e::{Story, tell, tree};
 
-use crate::OPERATOR;
+use crate::{OPERATOR, with_room};
 
 /// Whether it waits at `place` for its storage.
 fn is_queued(phase: Option<Phase>, conditions: &[Condition], place: usize) -> Option<bool> {
@@ -72,8 +72,12 @@ async fn overtaken(story: &Story) -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn a_restore_is_the_next_on_its_storage_whatever_waited_before() -> Result<()> {
+#[test]
+fn a_restore_is_the_next_on_its_storage_whatever_waited_before() -> Result<()> {
+    with_room(restore_before_backup)
+}
+
+async fn restore_before_backup() -> Result<()> {
     let _turn = OPERATOR.lock().await;
     let told = tell("overtakes", async |story| {
         let launch = Launch::new(&story)?.with("MAX_MOVERS_PER_STORAGE", "1");
