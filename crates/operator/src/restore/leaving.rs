@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
 use kube::runtime::controller::Action;
+use kube::{Api, ResourceExt};
 use tidelock_api::{PUT_BACK_ANNOTATION, RESTORE_FINALIZER, Restore};
 use tidelock_core::names;
 use tidelock_core::run::{self as core_run, Ending, Readiness, RunDecision, RunFacts, UndoFact};
@@ -126,6 +126,19 @@ async fn observe(restore: &Restore, ctx: &Context, now: Timestamp) -> Result<Run
     })
 }
 
+/// Whether the Restore is there by the API server's own word: with it, its undo Job goes, and the
+/// caches may tell of the one before they tell of the other.
+async fn is_still_there(restore: &Restore, ctx: &Context) -> Result<bool, Error> {
+    let namespace = convert::namespace(restore)?;
+    let name = restore.name_any();
+    let api: Api<Restore> = Api::namespaced(ctx.client.clone(), &namespace);
+    let found = api
+        .get_metadata_opt(&name)
+        .await
+        .map_err(Error::api(format!("read Restore {namespace}/{name}")))?;
+    Ok(found.is_some_and(|found| found.metadata.uid == restore.metadata.uid))
+}
+
 /// A pod of the restore that may still write, but for those of the Job `own`.
 fn live_pod(ctx: &Context, namespace: &str, uid: &str, own: Option<&str>) -> Option<Arc<Pod>> {
     let of_run = pods_of(ctx, namespace, uid).into_iter();
@@ -152,6 +165,9 @@ async fn absent(restore: &Restore, ctx: &Context, namespace: &str) -> Result<Und
 /// # Crash window
 /// None: its name is fixed by the run, and a repeat finds it.
 async fn start_undo(restore: &Restore, ctx: &Context, now: Timestamp) -> Result<Action, Error> {
+    if !is_still_there(restore, ctx).await? {
+        return Ok(Action::await_change());
+    }
     let name = undo_job_name(restore);
     let job = match run::undo_job_of_unused(restore, ctx, &name).await? {
         Ok(job) => job,

@@ -52,9 +52,15 @@ async fn left(restore: &Restore, jobs: Vec<Job>, has_target: bool, now: &str) ->
         "metadata": {"name": "data", "namespace": "shop"},
     });
     let patched = serde_json::to_value(restore).unwrap();
+    let mut as_read = patched.clone();
+    as_read["apiVersion"] = json!("meta.k8s.io/v1");
+    as_read["kind"] = json!("PartialObjectMetadata");
+    let is_there = restore.metadata.resource_version.as_deref() != Some("gone");
     let (ctx, asked) = context(Vec::new(), jobs, move |request| {
         if request.starts_with("GET /api/v1/namespaces/shop/persistentvolumeclaims/data") {
             has_target.then(|| claim.clone())
+        } else if request.starts_with(&format!("GET {RESTORE}")) {
+            is_there.then(|| as_read.clone())
         } else if request.starts_with("GET /api/v1/namespaces/shop/pods") {
             Some(json!({"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": []}))
         } else if request.starts_with("GET /api/v1/namespaces/shop") {
@@ -117,6 +123,14 @@ async fn a_target_that_cannot_be_put_back_is_told_with_what_to_do_and_holds_noth
         let note = events[0]["message"].as_str().unwrap();
         assert!(note.contains(".tidelock-replaced-r-1"), "{note}");
     }
+}
+
+#[tokio::test]
+async fn what_a_cache_tells_of_a_restore_that_is_gone_makes_no_job() {
+    let mut gone = failed(&json!({"undoPending": true}));
+    gone.metadata.resource_version = Some("gone".to_owned());
+    let asked = left(&gone, Vec::new(), true, "2026-11-23T13:00:01Z").await;
+    assert!(bodies(&asked, JOBS).is_empty(), "{asked:?}");
 }
 
 #[tokio::test]

@@ -335,7 +335,11 @@ async fn paused_restore(story: &Story) -> Result<()> {
     phase(story, "now", Phase::Completed).await?;
     let target = story.volume("used").await?;
     tree::write(&target, "precious", b"the only copy", 0o600)?;
-    let replace = json!({"backupName": "now", "targetPVC": "used", "overwrite": "Replace"});
+    // Slow enough to be halted before it is done.
+    let slow = json!({"resources": {"limits": {"cpu": "200m", "memory": "128Mi"}}});
+    let replace = json!({
+        "backupName": "now", "targetPVC": "used", "overwrite": "Replace", "mover": slow,
+    });
     story.make::<Restore>("back", replace).await?;
     let pod = story.wait_job_pod_made("back-restore").await?;
     // It goes on when it is told to end, so that it is never done before that.

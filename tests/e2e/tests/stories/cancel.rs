@@ -101,7 +101,10 @@ async fn what_a_cancelled_replace_moved_aside_is_put_back() -> Result<()> {
         tree::fill_sample(&target)?;
         let all = format!("{}/.", target.display());
         run("cp", &["--archive", &all, &kept.to_string_lossy()])?;
-        let spec = json!({"backupName": "now", "targetPVC": "target", "overwrite": "Replace"});
+        let slow = json!({"resources": {"limits": {"cpu": "200m", "memory": "128Mi"}}});
+        let spec = json!({
+            "backupName": "now", "targetPVC": "target", "overwrite": "Replace", "mover": slow,
+        });
         story.make::<Restore>("back", spec).await?;
         let pod = story.wait_job_pod_made("back-restore").await?;
         // Lest it is done before it is told to end.
