@@ -99,7 +99,9 @@ async fn restore_on_the_second(story: &Story, more: Value) -> Result<(Pod, PathB
     tree::fill_many(&data, 10_000)?;
     story.backup("now", json!({})).await?;
     completed_once(story, "now").await?;
-    let mut spec = json!({"backupName": "now", "targetPVC": "target"});
+    // Slow enough to be halted before it is done.
+    let slow = json!({"resources": {"limits": {"cpu": "200m", "memory": "128Mi"}}});
+    let mut spec = json!({"backupName": "now", "targetPVC": "target", "mover": slow});
     if let (Value::Object(spec), Value::Object(more)) = (&mut spec, more) {
         spec.extend(more);
     }
@@ -112,7 +114,11 @@ async fn restore_on_the_second(story: &Story, more: Value) -> Result<(Pod, PathB
     })
     .await?;
     is_half_written(&target)?;
-    let pod = story.api::<Pod>().get(&pod.name_any()).await?;
+    // What its node does not tell before it goes, nobody does.
+    let runs = |pod: &Pod| Some(pod.status.as_ref()?.phase.as_deref()? == "Running");
+    let pod: Pod = story
+        .wait_for(&pod.name_any(), "to be told to run", runs)
+        .await?;
     ensure!(nodes::of(&pod)? == LOST);
     Ok((pod, data, target))
 }
