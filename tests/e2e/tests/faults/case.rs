@@ -21,6 +21,9 @@ const QUIET: Duration = Duration::from_millis(1500);
 /// Between two looks at a whole namespace, of which there is no watch.
 const LOOK_AGAIN: Duration = Duration::from_millis(300);
 
+/// How long nothing must change for Kubernetes' own controllers to be done as well.
+const SETTLED: Duration = Duration::from_secs(5);
+
 /// How a scenario ends when nobody interferes.
 pub struct Expected {
     /// What is left.
@@ -55,7 +58,7 @@ pub async fn undisturbed(scenario: Scenario) -> Result<Expected> {
         }
         quiet(&launch, Instant::now()).await?;
         expected = Some(Expected {
-            snapshot: Snapshot::take(&story).await?,
+            snapshot: settled(&story).await?,
             made: launch.ledger.made(),
             effects: effects(&launch),
         });
@@ -147,6 +150,21 @@ async fn quiet(launch: &Launch, started: Instant) -> Result<()> {
         tokio::time::sleep(LOOK_AGAIN).await;
     }
     bail!("the operator does not stop writing")
+}
+
+/// What is left once the garbage collector and the Job controller, too, are done.
+async fn settled(story: &Story) -> Result<Snapshot> {
+    let deadline = Instant::now() + DEADLINE;
+    let mut last = Snapshot::take(story).await?;
+    while Instant::now() < deadline {
+        tokio::time::sleep(SETTLED).await;
+        let now = Snapshot::take(story).await?;
+        if now == last {
+            return Ok(now);
+        }
+        last = now;
+    }
+    bail!("what is left goes on changing")
 }
 
 /// Waits until the end is that of the undisturbed run, and stays so.
