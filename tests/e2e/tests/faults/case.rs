@@ -22,7 +22,7 @@ const QUIET: Duration = Duration::from_millis(1500);
 const LOOK_AGAIN: Duration = Duration::from_millis(300);
 
 /// How long nothing must change for Kubernetes' own controllers to be done as well.
-const SETTLED: Duration = Duration::from_secs(5);
+const SETTLED: Duration = Duration::from_secs(8);
 
 /// How a scenario ends when nobody interferes.
 pub struct Expected {
