@@ -11,7 +11,7 @@ const DROP_BYTES: u64 = 8 << 20;
 /// Reads a file from its medium and leaves nothing of it in the page cache.
 ///
 /// A file system that keeps its own cache, or whose medium is memory, takes the advice as it
-/// likes.
+/// likes; a page that something else holds at that moment stays.
 pub(crate) struct FreshFile {
     file: File,
     position: u64,

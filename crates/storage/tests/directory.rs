@@ -190,12 +190,16 @@ fn an_object_is_read_back_past_the_page_cache_and_leaves_nothing_in_it() {
     if read(&store, KEY, None) != bytes || is_cached(root.path()) != Some(true) {
         return;
     }
-    let mut object = store.get_fresh(KEY).unwrap();
-    assert_eq!(is_cached(root.path()), Some(false), "before the first read");
-    let mut back = Vec::new();
-    object.read_to_end(&mut back).unwrap();
-    assert!(back == bytes);
-    assert_eq!(is_cached(root.path()), Some(false), "after the last");
+    // The kernel keeps a page that something else holds at that moment, such as compaction.
+    let uncached = (0..10).any(|_| {
+        let mut object = store.get_fresh(KEY).unwrap();
+        let before = is_cached(root.path());
+        let mut back = Vec::new();
+        object.read_to_end(&mut back).unwrap();
+        assert!(back == bytes);
+        (before, is_cached(root.path())) == (Some(false), Some(false))
+    });
+    assert!(uncached, "cached before the first read or after the last");
 }
 
 #[test]
