@@ -19,6 +19,8 @@ const VOLATILE: &[(&str, &str)] = &[
     (r"\b(\d+(\.\d+)?(ms|s|m|h|d))+\b", "<duration>"),
     (r"<duration> \(x\d+ over <duration>\)", "<duration>"),
     (r"\b\d+%", "<n>%"),
+    // Times are in the archive, and compress to more or less.
+    (r"\barchive bytes \d+\.\.\d+", "archive bytes <range>"),
     // Which step of a restore is under way is a matter of luck.
     (
         r"(?m)^  Progress:\n(?:    .*\n)*    Step: +(?:Preparing|Checking|Restoring)\n(?:    .*\n)*",
