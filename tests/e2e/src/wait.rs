@@ -17,7 +17,7 @@ use tidelock_api::{Backup, Phase, Restore};
 use crate::{Story, tree};
 
 /// Far longer than anything takes that is not broken, on a machine busy with other stories.
-pub const DEADLINE: Duration = Duration::from_secs(120);
+pub const DEADLINE: Duration = Duration::from_secs(300);
 
 /// What can be waited for.
 pub trait Watched:
