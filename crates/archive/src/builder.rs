@@ -87,13 +87,12 @@ impl Builder {
     /// Writes the headers of the current entry, which has begun in this piece, once more.
     pub(crate) fn correct(&mut self, entry: &Entry) {
         let start = usize::try_from(self.start - self.offset).unwrap_or_default();
-        let content = usize::try_from(entry.size).unwrap_or_default();
+        let content = usize::try_from(entry.stored_bytes()).unwrap_or_default();
         let end = self.piece.tar.len().saturating_sub(content).max(start);
         self.piece.tar.splice(start..end, entry.encode());
     }
 
     /// Appends to the content of the current entry.
-    #[cfg(test)]
     pub(crate) fn append(&mut self, bytes: &[u8]) {
         self.piece.tar.extend_from_slice(bytes);
     }
@@ -130,12 +129,13 @@ impl Builder {
 
     /// Ends the current entry.
     pub(crate) fn end(&mut self, entry: Entry, end: EntryEnd) {
-        self.zeros(padding(entry.size));
+        self.zeros(padding(entry.stored_bytes()));
         let has_link = matches!(entry.kind, EntryKind::Symlink | EntryKind::HardLink);
         self.piece.entries.push(IndexEntry {
             path: entry.path,
             kind: entry.kind,
             size: entry.size,
+            stored: entry.stored,
             sha256: end.sha256,
             link: has_link.then_some(entry.link),
             offset: self.start,

@@ -1,5 +1,7 @@
 //! Comparing an archive with a directory.
 
+mod reading;
+
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
@@ -10,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{Advice, Dir, Mode, OFlags, fadvise, openat, readlinkat};
 use sha2::{Digest, Sha256};
 
+use self::reading::{Expanded, read_all};
 use crate::beneath::{open_beneath, open_dir_beneath};
 use crate::digest::hex_of;
 use crate::entries::{EntryReader, with_entries};
@@ -24,6 +27,7 @@ use crate::meta::{FileKind, Meta, Time};
 use crate::names::LOST_AND_FOUND;
 use crate::needed::Archive;
 use crate::select::{Pick, Picker, Selection, Survey};
+use crate::sparse::SparseMap;
 use crate::target::Target;
 use crate::verify::parent_of;
 use crate::walk::{Step, Walk};
@@ -161,19 +165,13 @@ impl<I: Read> Comparer<'_, I> {
         listed: &IndexEntry,
         pick: Pick,
     ) -> Result<(), RestoreError> {
-        if entry.kind == EntryKind::File {
-            self.stream.content(listed, |_| Ok(()))?;
+        if pick == Pick::Left || listed.superseded {
+            return self.left_out(entry, listed);
         }
-        if listed.superseded {
-            return Ok(());
-        }
-        if pick == Pick::Left {
-            if let Some(name) = self.of.survey.links.name_of(&entry.path) {
-                let like = self.likeness(entry.clone(), listed.sha256.as_deref());
-                self.left_out.insert(name, like);
-            }
-            return Ok(());
-        }
+        let map = match entry.kind {
+            EntryKind::File => self.stream.content(listed, |_, _| Ok(()))?,
+            _ => None,
+        };
         while self.follow.is_past(&entry.path) {
             self.leave()?;
         }
@@ -186,10 +184,33 @@ impl<I: Read> Comparer<'_, I> {
         }
         match &found {
             None => self.changes.added.push(&entry.path, entry.size),
-            Some(meta) => self.found(entry, listed, pick, meta)?,
+            Some(meta) => self.found(entry, (listed, map.as_ref()), pick, meta)?,
         }
         if entry.kind == EntryKind::Directory && entry.path != b"." {
             self.go_in(entry, found_is_dir(found.as_ref()))?;
+        }
+        Ok(())
+    }
+
+    /// Passes over an entry; keeps what it is like where a link to it is taken.
+    fn left_out(&mut self, entry: &Entry, listed: &IndexEntry) -> Result<(), RestoreError> {
+        let mut whole = Expanded::default();
+        let name = self.of.survey.links.name_of(&entry.path);
+        let name = name.filter(|_| !listed.superseded);
+        if entry.kind == EntryKind::File {
+            let stop = self.of.stop;
+            self.stream.content(listed, |at, piece| match name {
+                Some(_) => whole.piece(at, piece, stop),
+                None => Ok(()),
+            })?;
+        }
+        if let Some(name) = name {
+            let digest = match entry.kind {
+                EntryKind::File => Some(whole.finish(entry.size, self.of.stop)?),
+                _ => None,
+            };
+            let like = self.likeness(entry.clone(), digest.as_deref());
+            self.left_out.insert(name, like);
         }
         Ok(())
     }
@@ -208,7 +229,7 @@ impl<I: Read> Comparer<'_, I> {
     fn found(
         &mut self,
         entry: &Entry,
-        listed: &IndexEntry,
+        listed: (&IndexEntry, Option<&SparseMap>),
         pick: Pick,
         meta: &Meta,
     ) -> Result<(), RestoreError> {
@@ -237,7 +258,7 @@ impl<I: Read> Comparer<'_, I> {
     fn is_alike(
         &mut self,
         entry: &Entry,
-        listed: &IndexEntry,
+        (listed, map): (&IndexEntry, Option<&SparseMap>),
         meta: &Meta,
     ) -> Result<bool, Unread> {
         if kind_of(meta.kind) != Some(entry.kind) {
@@ -253,8 +274,8 @@ impl<I: Read> Comparer<'_, I> {
         if entry.kind != EntryKind::File {
             return Ok(true);
         }
-        let digest = self.digest_at(name)?;
-        Ok(Some(digest) == listed.sha256)
+        let digest = self.digest_at(name, map)?;
+        Ok(digest.is_some() && digest == listed.sha256)
     }
 
     /// Whether the name of a hard link is one of the right file.
@@ -264,7 +285,7 @@ impl<I: Read> Comparer<'_, I> {
             let name = name_of(&entry.path);
             let found = entry_at(self.follow.dir()?, name, meta, &mut self.xattrs)?;
             let digest = match meta.kind {
-                FileKind::File => Some(self.digest_at(name)?),
+                FileKind::File => self.digest_at(name, None)?,
                 _ => None,
             };
             return Ok(self.likeness(found, digest.as_deref()) == like);
@@ -282,7 +303,13 @@ impl<I: Read> Comparer<'_, I> {
         Sha256::digest(format!("{plain:?} {content:?}")).into()
     }
 
-    fn digest_at(&mut self, name: &[u8]) -> Result<String, Unread> {
+    /// The digest of a file's content; with a map, that of the map and the data, and none where
+    /// there is more than the map has.
+    fn digest_at(
+        &mut self,
+        name: &[u8],
+        map: Option<&SparseMap>,
+    ) -> Result<Option<String>, Unread> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK;
         let fd = open_beneath(self.follow.dir()?, name, flags, Mode::empty())?;
         if self.of.reading == Reading::Stored {
@@ -290,18 +317,11 @@ impl<I: Read> Comparer<'_, I> {
         }
         let mut file = File::from(fd);
         let mut hash = Sha256::new();
-        let mut buffer = vec![0; PIECE_BYTES];
-        loop {
-            if self.of.stop.load(Ordering::Relaxed) {
-                return Err(Unread::Stopped);
-            }
-            match file.read(&mut buffer) {
-                Ok(0) => return Ok(hex_of(hash)),
-                Ok(read) => hash.update(&buffer[..read]),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e.into()),
-            }
+        if let Some(map) = map {
+            hash.update(map.encode());
         }
+        let is_like = read_all(&mut file, map, self.of.stop, |bytes| hash.update(bytes))?;
+        Ok(is_like.then(|| hex_of(hash)))
     }
 
     /// Leaves a directory: what it holds beyond the archive would go.
@@ -425,6 +445,7 @@ fn entry_at(
         gid: meta.gid,
         mtime: meta.mtime,
         size: bytes_of(meta),
+        stored: None,
         link: Vec::new(),
         device: if is_device { meta.rdev } else { (0, 0) },
         xattrs: Vec::new(),
@@ -443,6 +464,7 @@ fn entry_at(
 /// An entry without its path, and without what is not compared.
 fn plain(mut entry: Entry, refused: &Losses) -> Entry {
     entry.path.clear();
+    entry.stored = None;
     if refused.has(MetadataKind::Owner) {
         (entry.uid, entry.gid) = (0, 0);
     }

@@ -71,7 +71,8 @@ fn verify_entries<I: Read>(
         verified.entries += 1;
         match entry.kind {
             EntryKind::File => stream
-                .content(&listed, |_| Ok(()))
+                .content(&listed, |_, _| Ok(()))
+                .map(drop)
                 .map_err(|e| within(expected, e))?,
             EntryKind::HardLink => check_path(&entry.link)
                 .map_err(|what| fault(&entry.path, &format!("links to a path that {what}")))?,

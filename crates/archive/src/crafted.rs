@@ -26,6 +26,7 @@ pub(crate) fn entry(path: &str, kind: EntryKind) -> Entry {
         gid: 0,
         mtime: Time::default(),
         size: 0,
+        stored: None,
         link: Vec::new(),
         device: (0, 0),
         xattrs: Vec::new(),

@@ -9,12 +9,13 @@ use sha2::{Digest, Sha256};
 
 use crate::ahead::{Loaded, Members, with_members};
 use crate::digest::hex_of;
-use crate::entry::{Entry, EntryError, padding};
+use crate::entry::{BLOCK_BYTES, Entry, EntryError, padding};
 use crate::error::{Corrupt, RestoreError, is_decoders, shown};
 use crate::index::{IndexEntry, IndexReader};
 use crate::member::MemberReader;
 use crate::needed::{Archive, Needed};
 use crate::select::{Pick, Picker};
+use crate::sparse::{MapReader, Segment, SparseMap};
 
 /// Pieces that content is read in.
 const PIECE_BYTES: usize = 256 << 10;
@@ -135,35 +136,70 @@ impl<'s, I: Read> EntryReader<'s, I> {
         }
     }
 
-    /// Gives the content of the file that [`Self::next`] gave to `sink`, piece by piece, then
-    /// compares its digest.
+    /// Gives the content of the file that [`Self::next`] gave to `sink`, as pieces and where they
+    /// stand in the file, then compares its digest; gives where its data is when it has holes.
     pub(crate) fn content(
         &mut self,
         listed: &IndexEntry,
-        mut sink: impl FnMut(&[u8]) -> Result<(), RestoreError>,
-    ) -> Result<(), RestoreError> {
+        mut sink: impl FnMut(u64, &[u8]) -> Result<(), RestoreError>,
+    ) -> Result<Option<SparseMap>, RestoreError> {
         let path = Some(listed.path.as_slice());
         let mut hash = Sha256::new();
-        let mut left = listed.size;
-        while left > 0 {
-            self.check_stop()?;
-            let want = usize::try_from(left).map_or(PIECE_BYTES, |n| n.min(PIECE_BYTES));
-            self.fill(want, path)?;
-            hash.update(&self.buffer[..want]);
-            sink(&self.buffer[..want])?;
-            left -= want as u64;
+        let map = match listed.stored {
+            Some(stored) => Some(self.map(listed, stored, &mut hash)?),
+            None => None,
+        };
+        let whole = [Segment {
+            offset: 0,
+            length: listed.size,
+        }];
+        for segment in map.as_ref().map_or(&whole[..], SparseMap::data) {
+            let mut at = segment.offset;
+            let mut left = segment.length;
+            while left > 0 {
+                self.check_stop()?;
+                let want = usize::try_from(left).map_or(PIECE_BYTES, |n| n.min(PIECE_BYTES));
+                self.fill(want, path)?;
+                hash.update(&self.buffer[..want]);
+                sink(at, &self.buffer[..want])?;
+                at += want as u64;
+                left -= want as u64;
+            }
         }
-        self.fill(padding(listed.size), path)?;
+        self.fill(padding(listed.stored_bytes()), path)?;
         if listed.sha256.as_ref() != Some(&hex_of(hash)) {
             let what = "its content does not have the digest of the index";
             return Err(self.damaged(what, listed.offset, path));
         }
-        Ok(())
+        Ok(map)
+    }
+
+    /// Reads where the data of a file with holes is.
+    fn map(
+        &mut self,
+        listed: &IndexEntry,
+        stored: u64,
+        hash: &mut Sha256,
+    ) -> Result<SparseMap, RestoreError> {
+        let path = Some(listed.path.as_slice());
+        let mut reader = MapReader::new(listed.size, stored);
+        loop {
+            self.fill(BLOCK_BYTES, path)?;
+            hash.update(&self.buffer[..BLOCK_BYTES]);
+            match reader.block(&self.buffer[..BLOCK_BYTES]) {
+                Ok(Some(map)) => return Ok(map),
+                Ok(None) => {}
+                Err(what) => return Err(self.damaged(what, listed.offset, path)),
+            }
+        }
     }
 
     /// Passes over the content of the file that [`Self::next`] gave, and gives the member that holds
-    /// it and where; none when it goes over members. Its digest is not compared.
+    /// it and where; none when it goes over members, or has holes. Its digest is not compared.
     pub(crate) fn whole(&mut self, listed: &IndexEntry) -> Option<(Arc<Loaded>, Range<usize>)> {
+        if listed.stored.is_some() {
+            return None;
+        }
         let size = usize::try_from(listed.size).ok()?;
         let length = size.checked_add(padding(listed.size))?;
         let (loaded, start) = self.stream.inner.whole(length)?;
@@ -223,6 +259,7 @@ fn is_same(entry: &Entry, listed: &IndexEntry, at: u64) -> bool {
     entry.path == listed.path
         && entry.kind == listed.kind
         && entry.size == listed.size
+        && entry.stored == listed.stored
         && entry.link == listed.link.as_deref().unwrap_or_default()
         && listed.offset == at
 }

@@ -23,6 +23,8 @@ const MAX_PAX_BYTES: u64 = (2 * MAX_PATH_BYTES + 2 * MAX_XATTR_BYTES) as u64;
 const MAX_OCTAL_ID: u32 = 0o7_777_777;
 /// Largest number that a header's octal fields for size and time hold.
 const MAX_OCTAL_SIZE: u64 = 0o77_777_777_777;
+/// Name of a file with holes in its header; its own stands in the extended one.
+const SPARSE_NAME: &[u8] = b"./GNUSparseFile.0/file";
 /// Bytes of a header's fields for path and link target.
 const NAME_FIELD_BYTES: usize = 100;
 
@@ -48,8 +50,10 @@ pub(crate) struct Entry {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) mtime: Time,
-    /// Bytes of content that follow; only files have any.
+    /// Bytes of content; only files have any.
     pub(crate) size: u64,
+    /// Of a file with holes: bytes of its map and its data, which follow instead of all content.
+    pub(crate) stored: Option<u64>,
     /// Target of a link.
     pub(crate) link: Vec<u8>,
     /// Major and minor number of a device node.
@@ -65,9 +69,19 @@ pub(crate) fn padding(size: u64) -> usize {
 }
 
 impl Entry {
+    /// Bytes that follow the headers.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        self.stored.unwrap_or(self.size)
+    }
+
     /// The header blocks: an extended header where one is needed, then the header itself.
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let name = stored_name(&self.path, self.kind == EntryKind::Directory);
+        let own_name = stored_name(&self.path, self.kind == EntryKind::Directory);
+        let (name, sparse) = match self.stored {
+            // A reader that does not know of holes must not take this for the file.
+            Some(_) => (SPARSE_NAME.to_vec(), Some((own_name, self.size))),
+            None => (own_name, None),
+        };
         let link = match self.kind {
             EntryKind::HardLink => stored_name(&self.link, false),
             _ => self.link.clone(),
@@ -78,7 +92,8 @@ impl Entry {
         let records = PaxRecords {
             path: long(&name),
             link: long(&link),
-            size: (self.size > MAX_OCTAL_SIZE).then_some(self.size),
+            size: (self.stored_bytes() > MAX_OCTAL_SIZE).then(|| self.stored_bytes()),
+            sparse,
             uid: (self.uid > MAX_OCTAL_ID).then_some(self.uid),
             gid: (self.gid > MAX_OCTAL_ID).then_some(self.gid),
             mtime: (!whole_seconds).then_some(self.mtime),
@@ -99,7 +114,7 @@ impl Entry {
     }
 
     fn header(&self, name: &[u8], link: &[u8]) -> Header {
-        let mut header = plain_header(name, self.kind.tar_type(), self.size);
+        let mut header = plain_header(name, self.kind.tar_type(), self.stored_bytes());
         copy_cut(&mut header.as_old_mut().linkname, link);
         header.set_mode(self.mode);
         header.set_uid(self.uid.into());
@@ -142,9 +157,15 @@ impl Entry {
             corrupt(at, &format!("an entry of the unknown type {kind:?}"))
         })?;
         let id = |n: u64| u32::try_from(n).map_err(|_| corrupt(at, "an impossible owner"));
-        let name = records
-            .path
-            .unwrap_or_else(|| header.path_bytes().into_owned());
+        if records.sparse.is_some() && kind != EntryKind::File {
+            return Err(corrupt(at, "holes where only files have any"));
+        }
+        let (name, real_size) = match (records.sparse, records.path) {
+            (Some((name, size)), None) => (name, Some(size)),
+            (Some(_), Some(_)) => return Err(corrupt(at, "a file with two names")),
+            (None, Some(name)) => (name, None),
+            (None, None) => (header.path_bytes().into_owned(), None),
+        };
         let path = path_of(&name, kind == EntryKind::Directory)
             .ok_or_else(|| corrupt(at, "a path that does not start with \"./\""))?;
         let mut link = records
@@ -153,10 +174,11 @@ impl Entry {
         if kind == EntryKind::HardLink {
             link = link.and_then(|link| path_of(&link, false));
         }
-        let size = match records.size {
+        let stored = match records.size {
             Some(size) => size,
             None => header.entry_size().map_err(fault)?,
         };
+        let size = real_size.unwrap_or(stored);
         if size != 0 && kind != EntryKind::File {
             return Err(corrupt(at, "content where only files have any"));
         }
@@ -192,6 +214,7 @@ impl Entry {
             },
             mtime,
             size,
+            stored: real_size.map(|_| stored),
             link: link.unwrap_or_default(),
             device,
             xattrs: records.xattrs,

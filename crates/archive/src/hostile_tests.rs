@@ -236,6 +236,7 @@ fn an_extended_header_of_gigabytes_is_not_read() {
         path: b".".to_vec(),
         kind: EntryKind::Directory,
         size: 0,
+        stored: None,
         sha256: None,
         link: None,
         offset: 0,
@@ -256,11 +257,11 @@ fn manifest() -> Manifest {
         bytes: 1,
         sha256: "0".repeat(64),
     };
-    let (format_version, codec, features) = Manifest::format();
+    let (format_version, codec) = Manifest::format();
     Manifest {
         format_version,
         codec,
-        features,
+        features: Vec::new(),
         archive: object(),
         index: object(),
         counts: Counts {
@@ -395,6 +396,7 @@ proptest! {
                 path: entry.path.clone(),
                 kind: entry.kind,
                 size: entry.size,
+                stored: None,
                 sha256: is_file.then(|| sha256(b"evil")),
                 link: (!entry.link.is_empty()).then(|| entry.link.clone()),
                 offset,

@@ -35,7 +35,9 @@ pub(crate) struct IndexEntry {
     pub(crate) kind: EntryKind,
     /// Bytes of content.
     pub(crate) size: u64,
-    /// Digest of the content, of files only.
+    /// Of a file with holes: bytes of its map and its data, which the stream has instead.
+    pub(crate) stored: Option<u64>,
+    /// Digest of the content as the stream has it, of files only.
     pub(crate) sha256: Option<String>,
     /// Target of a link.
     pub(crate) link: Option<Vec<u8>>,
@@ -47,6 +49,13 @@ pub(crate) struct IndexEntry {
     pub(crate) superseded: bool,
     /// The file changed while it was read, in every try.
     pub(crate) torn: bool,
+}
+
+impl IndexEntry {
+    /// Bytes that the stream has of its content.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        self.stored.unwrap_or(self.size)
+    }
 }
 
 /// One gzip member.
@@ -85,6 +94,8 @@ struct WireEntry {
     path_base64: Option<String>,
     r#type: WireKind,
     size: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stored: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sha256: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -146,6 +157,7 @@ impl From<IndexEntry> for WireEntry {
             path_base64,
             r#type: WireKind(entry.kind),
             size: entry.size,
+            stored: entry.stored,
             sha256: entry.sha256,
             link,
             link_base64,
@@ -165,6 +177,7 @@ impl TryFrom<WireEntry> for IndexEntry {
             path: from_wire(wire.path, wire.path_base64)?.ok_or("an entry without a path")?,
             kind: wire.r#type.0,
             size: wire.size,
+            stored: wire.stored,
             sha256: wire.sha256,
             link: from_wire(wire.link, wire.link_base64)?,
             offset: wire.offset,

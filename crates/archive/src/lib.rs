@@ -38,6 +38,7 @@ mod plan;
 mod remove;
 mod replace;
 mod select;
+mod sparse;
 mod steps;
 mod target;
 mod threads;

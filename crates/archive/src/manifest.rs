@@ -12,8 +12,10 @@ pub const FORMAT_VERSION: u32 = 1;
 pub const MAX_MANIFEST_BYTES: u64 = 1 << 20;
 /// The codec of this build.
 const CODEC: &str = "gzip";
-/// Features that this build can read; none yet.
-const KNOWN_FEATURES: [&str; 0] = [];
+/// Files are archived with their holes.
+pub(crate) const SPARSE: &str = "sparse";
+/// Features that this build can read.
+const KNOWN_FEATURES: [&str; 1] = [SPARSE];
 /// The last field of every manifest: a digest of all bytes before its line.
 const SEAL_FIELD: &str = "  \"manifestSha256\": \"";
 const SEAL_END: &str = "\"\n}\n";
@@ -144,9 +146,9 @@ impl From<ManifestError> for Corrupt {
 }
 
 impl Manifest {
-    /// The version, codec and features of what this build writes.
-    pub fn format() -> (u32, String, Vec<String>) {
-        (FORMAT_VERSION, CODEC.to_owned(), Vec::new())
+    /// The version and codec of what this build writes.
+    pub fn format() -> (u32, String) {
+        (FORMAT_VERSION, CODEC.to_owned())
     }
 
     /// The manifest as it is stored: indented JSON, sealed with a digest of itself.

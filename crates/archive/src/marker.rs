@@ -100,6 +100,7 @@ impl RootBefore {
             gid: self.gid,
             mtime: self.mtime,
             size: 0,
+            stored: None,
             link: Vec::new(),
             device: (0, 0),
             xattrs: self.xattrs.iter().map(decoded).collect::<Result<_, _>>()?,

@@ -27,7 +27,12 @@ impl Meter {
     }
 
     pub(crate) fn moved(&self, bytes: usize) {
-        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.passed(bytes as u64);
+    }
+
+    /// Counts holes like the content they stand for.
+    pub(crate) fn passed(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn file_done(&self) {

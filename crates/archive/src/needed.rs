@@ -136,6 +136,7 @@ mod tests {
             path: b"f".to_vec(),
             kind: EntryKind::File,
             size: 0,
+            stored: None,
             sha256: None,
             link: None,
             offset,

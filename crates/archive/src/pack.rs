@@ -20,7 +20,7 @@ use self::reader::{Reader, Shared};
 use self::walker::Walker;
 use crate::codec::Squeezer;
 use crate::entry::{Entry, EntryKind};
-use crate::manifest::Counts;
+use crate::manifest::{Counts, SPARSE};
 use crate::meta::Meta;
 use crate::meter::Meter;
 use crate::output::{Member, Output};
@@ -67,6 +67,8 @@ pub struct Packed {
     pub logical_bytes: u64,
     /// Length of the tar stream.
     pub tar_bytes: u64,
+    /// What a reader must know beyond the format's version.
+    pub features: Vec<String>,
 }
 
 /// Why a pack wrote nothing that counts.
@@ -105,6 +107,7 @@ pub fn pack(
         unreadable: AtomicU64::new(0),
         logical_bytes: AtomicU64::new(0),
         xattrs_left_out: AtomicU64::new(0),
+        has_holes: AtomicBool::new(false),
         meter,
         stop,
     };
@@ -126,6 +129,7 @@ pub fn pack(
         counts
     });
     let unreadable = shared.unreadable.into_inner();
+    let has_holes = shared.has_holes.into_inner();
     let whole = shared.conveyor.end().map_err(PackError::Output)?;
     let counts = walked.filter(|_| whole).ok_or(PackError::Stopped)?;
     if unreadable > 0 {
@@ -144,6 +148,7 @@ pub fn pack(
         },
         logical_bytes: shared.logical_bytes.into_inner(),
         tar_bytes: finished.end.tar_bytes,
+        features: has_holes.then(|| SPARSE.to_owned()).into_iter().collect(),
     })
 }
 
@@ -203,6 +208,7 @@ fn entry_of(path: Vec<u8>, kind: EntryKind, meta: &Meta, xattrs: Xattrs) -> Entr
         } else {
             0
         },
+        stored: None,
         link: Vec::new(),
         device: (0, 0),
         xattrs,

@@ -6,6 +6,8 @@ use crate::xattr::{Xattrs, is_kept};
 
 /// Prefix of the records that GNU tar and bsdtar keep extended attributes in.
 const XATTR_PREFIX: &[u8] = b"SCHILY.xattr.";
+/// Prefix of the records of files with holes.
+const SPARSE_PREFIX: &[u8] = b"GNU.sparse.";
 
 /// Values that override or complete a tar header.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -16,6 +18,8 @@ pub(crate) struct PaxRecords {
     pub(crate) uid: Option<u32>,
     pub(crate) gid: Option<u32>,
     pub(crate) mtime: Option<Time>,
+    /// Name and size of a file with holes (source: GNU tar manual, "PAX Format, Version 1.0").
+    pub(crate) sparse: Option<(Vec<u8>, u64)>,
     pub(crate) xattrs: Xattrs,
 }
 
@@ -52,6 +56,12 @@ impl PaxRecords {
                 push_record(&mut out, key, &value);
             }
         }
+        if let Some((name, size)) = &self.sparse {
+            push_record(&mut out, b"GNU.sparse.major", b"1");
+            push_record(&mut out, b"GNU.sparse.minor", b"0");
+            push_record(&mut out, b"GNU.sparse.name", name);
+            push_record(&mut out, b"GNU.sparse.realsize", &number(*size));
+        }
         for (name, value) in &self.xattrs {
             let key = [XATTR_PREFIX, &escape_name(name)].concat();
             push_record(&mut out, &key, value);
@@ -66,11 +76,16 @@ impl PaxRecords {
     /// format names all keys, and an unknown one could change what the entry means.
     pub(crate) fn decode(mut bytes: &[u8]) -> Result<Self, String> {
         let mut records = Self::default();
+        let mut sparse = SparseRecords::default();
         while !bytes.is_empty() {
             let (key, value, rest) = split_record(bytes).ok_or("a malformed extended header")?;
             bytes = rest;
-            records.take(key, value)?;
+            match key.strip_prefix(SPARSE_PREFIX) {
+                Some(key) => sparse.take(key, value)?,
+                None => records.take(key, value)?,
+            }
         }
+        records.sparse = sparse.finish()?;
         let mut names: Vec<_> = records.xattrs.iter().map(|(name, _)| name).collect();
         names.sort_unstable();
         if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -111,6 +126,39 @@ impl PaxRecords {
             },
         }
         Ok(())
+    }
+}
+
+/// What the records tell of a file with holes.
+#[derive(Default)]
+struct SparseRecords {
+    major: bool,
+    minor: bool,
+    name: Option<Vec<u8>>,
+    size: Option<u64>,
+}
+
+impl SparseRecords {
+    fn take(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
+        match (key, value) {
+            (b"major", b"1") => self.major = true,
+            (b"minor", b"0") => self.minor = true,
+            (b"name", _) => self.name = Some(value.to_vec()),
+            (b"realsize", _) => self.size = parse(std::str::from_utf8(value)),
+            _ => {
+                let key = key.escape_ascii();
+                return Err(format!("an unknown form of files with holes: {key}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Option<(Vec<u8>, u64)>, String> {
+        match (self.major, self.minor, self.name, self.size) {
+            (false, false, None, None) => Ok(None),
+            (true, true, Some(name), Some(size)) => Ok(Some((name, size))),
+            _ => Err("a file with holes that is not told in full".to_owned()),
+        }
     }
 }
 
@@ -263,6 +311,7 @@ mod tests {
             size in proptest::option::of(any::<u64>()),
             uid in proptest::option::of(any::<u32>()),
             mtime in proptest::option::of((any::<i64>(), 0u32..1_000_000_000)),
+            sparse in proptest::option::of((proptest::collection::vec(1u8.., 1..300), any::<u64>())),
             xattrs in proptest::collection::btree_map(
                 proptest::collection::vec(1u8.., 1..40),
                 proptest::collection::vec(any::<u8>(), 0..99),
@@ -273,6 +322,7 @@ mod tests {
                 path,
                 size,
                 uid,
+                sparse,
                 mtime: mtime.map(|(seconds, nanoseconds)| Time { seconds, nanoseconds }),
                 xattrs: xattrs
                     .into_iter()

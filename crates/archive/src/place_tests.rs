@@ -23,6 +23,7 @@ fn entry(kind: EntryKind) -> Entry {
         gid: rustix::process::getegid().as_raw(),
         mtime: Time::default(),
         size: 0,
+        stored: None,
         link: Vec::new(),
         device: (0, 0),
         xattrs: Vec::new(),

@@ -131,7 +131,9 @@ impl Planner {
         }
         let freed = replaces.filter(|meta| meta.kind == FileKind::File && meta.nlink == 1);
         let freed = freed.map_or(0, |meta| i128::from(meta.size));
-        self.peak = self.peak.max(self.settled + i128::from(entry.size));
-        self.settled += i128::from(entry.size) - freed;
+        self.peak = self
+            .peak
+            .max(self.settled + i128::from(entry.stored_bytes()));
+        self.settled += i128::from(entry.stored_bytes()) - freed;
     }
 }

@@ -248,7 +248,7 @@ impl<I: Read> Unpacker<'_, I> {
         self.leave_until(parent_of(path))?;
         match entry.kind {
             EntryKind::Directory => self.directory(entry, pick),
-            _ if listed.superseded => self.stream.content(listed, |_| Ok(())),
+            _ if listed.superseded => self.stream.content(listed, |_, _| Ok(())).map(drop),
             EntryKind::HardLink => self.hard_link(&entry),
             EntryKind::File if self.partial().is_none() => self.new_file(entry, listed),
             _ => self.replacing(&entry, listed),
@@ -291,7 +291,7 @@ impl<I: Read> Unpacker<'_, I> {
         };
         let (Some(name), Some(linked), false) = (name, &self.linked, listed.superseded) else {
             return match entry.kind {
-                EntryKind::File => self.stream.content(listed, |_| Ok(())),
+                EntryKind::File => self.stream.content(listed, |_, _| Ok(())).map(drop),
                 _ => Ok(()),
             };
         };

@@ -193,12 +193,15 @@ impl IndexCheck {
         if entry.offset != self.tar_offset {
             return Err(named("does not start where the entry before it ends"));
         }
-        let content = entry.size.saturating_add(padding(entry.size) as u64);
+        let stored = entry.stored_bytes();
+        let content = stored.saturating_add(padding(stored) as u64);
         if entry.length <= content || !(entry.length - content).is_multiple_of(512) {
             return Err(named("has an impossible length"));
         }
         let is_file = entry.kind == EntryKind::File;
-        if entry.sha256.is_some() != is_file || (entry.size != 0 && !is_file) {
+        if entry.sha256.is_some() != is_file
+            || ((entry.size, entry.stored) != (0, None) && !is_file)
+        {
             return Err(named("has content or a digest that does not fit its type"));
         }
         match (self.superseded, self.last_path == entry.path) {

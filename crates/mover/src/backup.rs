@@ -57,11 +57,11 @@ pub(crate) fn backup(
     let mut told = Told::default();
     control.progress.begin(Step::Saving, Total::default());
     let packed = objects.pack(task, &mut told, control)?;
-    let (format_version, codec, features) = Manifest::format();
+    let (format_version, codec) = Manifest::format();
     let mut manifest = Manifest {
         format_version,
         codec,
-        features,
+        features: packed.features,
         archive: object_ref(task.location.archive_key(), &packed.archive),
         index: object_ref(task.location.index_key(), &packed.index),
         counts: packed.counts,

@@ -11,7 +11,7 @@ mod common;
 use std::fs;
 use std::io::Read;
 use std::ops::Range;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{FileExt, symlink};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -42,6 +42,9 @@ impl Stored {
             fs::create_dir(source.join("dir")).unwrap();
             fs::write(source.join("dir/file"), b"what is in it").unwrap();
             fs::write(source.join("empty"), b"").unwrap();
+            let sparse = fs::File::create(source.join("sparse")).unwrap();
+            sparse.set_len(3 << 20).unwrap();
+            sparse.write_all_at(b"data", 1 << 20).unwrap();
             symlink("dir/file", source.join("link")).unwrap();
         })
     }

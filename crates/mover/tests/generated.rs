@@ -10,7 +10,7 @@ mod common;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{PermissionsExt, lchown, symlink};
+use std::os::unix::fs::{FileExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -27,6 +27,7 @@ use tidelock_storage::Directory;
 #[derive(Debug, Clone)]
 enum Kind {
     File { seed: u64, size: usize },
+    Sparse { size: u64, data: Vec<(u64, usize)> },
     Directory,
     Symlink(Vec<u8>),
     HardLink(prop::sample::Index),
@@ -60,6 +61,8 @@ fn sizes() -> impl Strategy<Value = usize> {
 fn kinds() -> impl Strategy<Value = Kind> {
     prop_oneof![
         4 => (any::<u64>(), sizes()).prop_map(|(seed, size)| Kind::File { seed, size }),
+        1 => (600_000..3_000_000_u64, vec((0..3_000_000_u64, 1..9000_usize), 0..5))
+            .prop_map(|(size, data)| Kind::Sparse { size, data }),
         4 => Just(Kind::Directory),
         1 => vec(1_u8.., 1..200).prop_map(Kind::Symlink),
         2 => any::<prop::sample::Index>().prop_map(Kind::HardLink),
@@ -112,6 +115,14 @@ fn build(root: &Path, nodes: &[Node]) {
                 fs::write(&path, noise(*seed, *size)).unwrap();
                 files.push(path.clone());
             }
+            Kind::Sparse { size, data } => {
+                let file = fs::File::create(&path).unwrap();
+                for (at, length) in data {
+                    file.write_all_at(&noise(*at, *length), *at).unwrap();
+                }
+                file.set_len(*size).unwrap();
+                files.push(path.clone());
+            }
             Kind::Directory => {
                 fs::create_dir(&path).unwrap();
                 dirs.push(path.clone());
@@ -136,7 +147,9 @@ fn attributes(path: &Path, node: &Node) {
     if !matches!(node.kind, Kind::Symlink(_)) {
         fs::set_permissions(path, PermissionsExt::from_mode(node.mode)).unwrap();
     }
-    if let (Some((name, value)), Kind::File { .. } | Kind::Directory) = (&node.xattr, &node.kind) {
+    if let (Some((name, value)), Kind::File { .. } | Kind::Sparse { .. } | Kind::Directory) =
+        (&node.xattr, &node.kind)
+    {
         lsetxattr(path, name.as_str(), value, XattrFlags::empty()).unwrap();
     }
     let time = Timespec {

@@ -175,7 +175,7 @@ fn an_unknown_version_codec_or_feature_is_refused_by_name() {
             "format version 7",
         ),
         ("\"codec\": \"gzip\"", "\"codec\": \"zstd\"", "zstd"),
-        ("\"features\": []", "\"features\": [\"sparse\"]", "sparse"),
+        ("\"features\": []", "\"features\": [\"sealed\"]", "sealed"),
     ] {
         let (place, backup) = backed_up();
         reseal(&place, from, to);

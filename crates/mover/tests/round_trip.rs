@@ -10,7 +10,7 @@ mod common;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
+use std::os::unix::fs::{FileExt, PermissionsExt, chown, lchown, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -53,6 +53,9 @@ fn make_everything(root: &Path) {
         fs::write(root.join(format!("sized-{n}")), noise(n as u64, size)).unwrap();
     }
     fs::write(root.join("zeros"), vec![0; 5 << 20]).unwrap();
+    let sparse = fs::File::create(root.join("deep/sparse")).unwrap();
+    sparse.set_len(7 << 20).unwrap();
+    sparse.write_all_at(&noise(9, 70_000), 3 << 20).unwrap();
     fs::write(root.join("deep/script"), b"#!/bin/sh\n").unwrap();
     chown(root.join("deep/script"), Some(1000), Some(4_000_000_000)).unwrap();
     set_mode(&root.join("deep/script"), 0o6755);

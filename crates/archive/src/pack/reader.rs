@@ -16,6 +16,7 @@ use crate::entry::{END_BYTES, Entry, EntryKind};
 use crate::meta::{Meta, Time};
 use crate::meter::Meter;
 use crate::output::Member;
+use crate::sparse::{Segment, SparseMap};
 use crate::xattr::{Handle, XattrReader, Xattrs};
 
 /// Files up to this size are read whole, and written once they held still.
@@ -56,6 +57,8 @@ pub(super) struct Shared<'s> {
     pub(super) unreadable: AtomicU64,
     pub(super) logical_bytes: AtomicU64,
     pub(super) xattrs_left_out: AtomicU64,
+    /// A file was archived with its holes.
+    pub(super) has_holes: AtomicBool,
     pub(super) meter: &'s Meter,
     pub(super) stop: &'s AtomicBool,
 }
@@ -300,9 +303,11 @@ impl<'r> Reader<'r> {
         is_last: bool,
     ) -> Result<bool, Fault> {
         let xattrs = std::mem::take(&mut looked.xattrs);
-        let entry = entry_of(found.path.clone(), EntryKind::File, &looked.meta, xattrs);
+        let mut entry = entry_of(found.path.clone(), EntryKind::File, &looked.meta, xattrs);
+        let map = SparseMap::of(&found.file, entry.size);
+        entry.stored = map.as_ref().map(SparseMap::stored_bytes);
         self.builder.begin(&entry);
-        let (digest, whole) = self.stream(&mut found.file, entry.size)?;
+        let (digest, whole) = self.stream(&mut found.file, entry.size, map.as_ref())?;
         let after = Meta::of(&found.file)?;
         let done = is_last || (whole && looked.held_still(&after));
         let end = EntryEnd {
@@ -317,24 +322,61 @@ impl<'r> Reader<'r> {
             let bytes = &self.shared.logical_bytes;
             bytes.fetch_add(entry.size, Ordering::Relaxed);
         }
+        if let Some(map) = map {
+            self.shared.has_holes.store(true, Ordering::Relaxed);
+            self.shared.meter.passed(map.hole_bytes());
+        }
         self.builder.end(entry, end);
         Ok(done)
     }
 
-    /// Copies exactly `size` bytes, zeros for what is missing; tells their digest and whether the
-    /// file ended where it should.
-    fn stream(&mut self, file: &mut File, size: u64) -> Result<(String, bool), Fault> {
+    /// Copies exactly `size` bytes, or the map and the data of a file with holes, zeros for what is
+    /// missing; tells their digest and whether the file ended where it should.
+    fn stream(
+        &mut self,
+        file: &mut File,
+        size: u64,
+        map: Option<&SparseMap>,
+    ) -> Result<(String, bool), Fault> {
         let mut hash = Sha256::new();
-        let mut left = size;
+        let mut whole = true;
+        let all = [Segment {
+            offset: 0,
+            length: size,
+        }];
+        if let Some(map) = map {
+            self.append(&map.encode(), &mut hash)?;
+        }
+        for segment in map.map_or(&all[..], SparseMap::data) {
+            file.seek(SeekFrom::Start(segment.offset))?;
+            whole &= self.copy(file, segment.length, &mut hash)?;
+        }
+        file.seek(SeekFrom::Start(size))?;
+        whole = whole && file.read(&mut [0])? == 0;
+        Ok((hex_of(hash), whole))
+    }
+
+    /// Appends bytes that are no content.
+    fn append(&mut self, mut bytes: &[u8], hash: &mut Sha256) -> Result<(), Fault> {
+        hash.update(bytes);
+        while !bytes.is_empty() {
+            let room = self.room()?;
+            let (now, rest) = bytes.split_at(room.min(bytes.len()));
+            self.builder.append(now);
+            bytes = rest;
+        }
+        Ok(())
+    }
+
+    /// Copies exactly `length` bytes, zeros for what is missing; tells whether all was there.
+    fn copy(&mut self, file: &File, length: u64, hash: &mut Sha256) -> Result<bool, Fault> {
+        let mut left = length;
         let mut ended = false;
         while left > 0 {
             if self.shared.stop.load(Ordering::Relaxed) {
                 return Err(Fault::Halted);
             }
-            if self.builder.room() == 0 {
-                self.cut()?;
-            }
-            let room = self.builder.room();
+            let room = self.room()?;
             let now = usize::try_from(left).map_or(room, |left| left.min(room));
             let content = if ended {
                 self.builder.zeros(now)
@@ -348,7 +390,14 @@ impl<'r> Reader<'r> {
                 self.shared.meter.moved(content.len());
             }
         }
-        let whole = !ended && file.read(&mut [0])? == 0;
-        Ok((hex_of(hash), whole))
+        Ok(!ended)
+    }
+
+    /// How much more the piece takes, after a cut where it is full.
+    fn room(&mut self) -> Result<usize, Halted> {
+        if self.builder.room() == 0 {
+            self.cut()?;
+        }
+        Ok(self.builder.room())
     }
 }

@@ -40,6 +40,7 @@ fn shared() -> Shared<'static> {
         unreadable: AtomicU64::new(0),
         logical_bytes: AtomicU64::new(0),
         xattrs_left_out: AtomicU64::new(0),
+        has_holes: AtomicBool::new(false),
         meter: Box::leak(Box::default()),
         stop: Box::leak(Box::default()),
     }

@@ -1,8 +1,9 @@
 //! Making what is no directory: files, links, FIFOs and devices.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 
 use rustix::fs::{AtFlags, Mode, OFlags, renameat, unlinkat};
 use rustix::io::Errno;
@@ -109,14 +110,18 @@ impl<I: Read> Unpacker<'_, I> {
         let mut made = None;
         match entry.kind {
             EntryKind::File => {
-                let mut file = place::create_file(dir, name, entry.mode, replace).map_err(fault)?;
+                let file = place::create_file(dir, name, entry.mode, replace).map_err(fault)?;
                 step()?;
                 let meter = self.job.meter;
-                self.stream.content(listed, |piece| {
+                let unwritten = |e| RestoreError::target("write", &entry.path, e);
+                let map = self.stream.content(listed, |at, piece| {
                     meter.moved(piece.len());
-                    file.write_all(piece)
-                        .map_err(|e| RestoreError::target("write", &entry.path, e))
+                    file.write_all_at(piece, at).map_err(unwritten)
                 })?;
+                if let Some(map) = map {
+                    file.set_len(entry.size).map_err(unwritten)?;
+                    meter.passed(map.hole_bytes());
+                }
                 place::finish_file(&file, entry, inherits, &mut lost).map_err(fault)?;
                 self.done.unpacked.logical_bytes += entry.size;
                 made = Some(file);

@@ -1,0 +1,357 @@
+//! Files with holes: what of a file holds data, as pax GNU.sparse 1.0 has it (source: GNU tar
+//! manual, "PAX Format, Versions 0.0, 0.1 and 1.0").
+
+use std::os::fd::AsFd;
+
+use rustix::fs::{SeekFrom, seek};
+use rustix::io::Errno;
+
+use crate::entry::{BLOCK_BYTES, padding};
+
+/// File systems tell of holes by their own blocks; data starts and ends at a multiple of this, but
+/// for the end of the file.
+const ALIGN_BYTES: u64 = 4 << 10;
+/// Stretches of data that one file has at most: beyond that, its smallest holes are filled.
+const MOST_SEGMENTS: usize = 32 << 10;
+
+/// A stretch of data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Segment {
+    pub(crate) offset: u64,
+    pub(crate) length: u64,
+}
+
+impl Segment {
+    pub(crate) fn end(self) -> u64 {
+        self.offset.saturating_add(self.length)
+    }
+}
+
+/// Where a file holds data: between that there are holes, which read as zeros.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SparseMap {
+    /// In order, apart from each other and not empty.
+    data: Vec<Segment>,
+    /// Size of the file.
+    size: u64,
+}
+
+impl SparseMap {
+    /// Where an open file of this size holds data; none when it has no holes, or its file system
+    /// does not tell of any. Moves the file's position.
+    pub(crate) fn of(file: impl AsFd, size: u64) -> Option<Self> {
+        let mut map = Gathered::default();
+        let mut at = 0;
+        while at < size {
+            let start = match seek(&file, SeekFrom::Data(at)) {
+                Ok(start) => start,
+                Err(Errno::NXIO) => break,
+                Err(_) => return None,
+            };
+            let end = seek(&file, SeekFrom::Hole(start)).ok()?;
+            if start < at || end <= start {
+                return None;
+            }
+            let offset = start - start % ALIGN_BYTES;
+            let end = end.checked_next_multiple_of(ALIGN_BYTES)?.min(size);
+            if offset < end {
+                map.push(offset, end);
+            }
+            at = end;
+        }
+        let map = Self {
+            data: map.data,
+            size,
+        };
+        (map.hole_bytes() > 0).then_some(map)
+    }
+
+    /// The stretches of data, in order.
+    pub(crate) fn data(&self) -> &[Segment] {
+        &self.data
+    }
+
+    /// Size of the file.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn data_bytes(&self) -> u64 {
+        self.data.iter().map(|segment| segment.length).sum()
+    }
+
+    /// Bytes of the holes.
+    pub(crate) fn hole_bytes(&self) -> u64 {
+        self.size.saturating_sub(self.data_bytes())
+    }
+
+    /// Bytes of the map and of all data, as the stream has them.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        self.encode().len() as u64 + self.data_bytes()
+    }
+
+    /// The map as it stands before the data: how many stretches, then start and length of each, a
+    /// line for each number, filled up to whole blocks. A hole at the end is a stretch of nothing.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let end = self.data.last().map_or(0, |last| last.end());
+        let last = Segment {
+            offset: self.size,
+            length: 0,
+        };
+        let last = (end < self.size).then_some(last);
+        let mut text = format!("{}\n", self.data.len() + usize::from(last.is_some()));
+        for segment in self.data.iter().chain(&last) {
+            text.push_str(&format!("{}\n{}\n", segment.offset, segment.length));
+        }
+        let mut bytes = text.into_bytes();
+        bytes.resize(bytes.len() + padding(bytes.len() as u64), 0);
+        bytes
+    }
+}
+
+/// Stretches of data that are found one after the other, with the smallest holes filled where there
+/// are too many.
+#[derive(Default)]
+struct Gathered {
+    data: Vec<Segment>,
+    /// Holes up to this size are filled.
+    filled: u64,
+}
+
+impl Gathered {
+    fn push(&mut self, offset: u64, end: u64) {
+        match self.data.last_mut() {
+            Some(last) if offset <= last.end().saturating_add(self.filled) => {
+                last.length = end.max(last.end()) - last.offset;
+            }
+            _ => self.data.push(Segment {
+                offset,
+                length: end - offset,
+            }),
+        }
+        while self.data.len() > MOST_SEGMENTS {
+            self.filled = (2 * self.filled).max(ALIGN_BYTES);
+            for segment in std::mem::take(&mut self.data) {
+                self.push(segment.offset, segment.end());
+            }
+        }
+    }
+}
+
+/// Reads a map from the blocks before the data.
+pub(crate) struct MapReader {
+    size: u64,
+    stored: u64,
+    numbers: Vec<u64>,
+    /// Digits of the number that goes on in the next block.
+    digits: String,
+    blocks: u64,
+}
+
+impl MapReader {
+    /// For a file of this size, of which the stream has `stored` bytes.
+    pub(crate) fn new(size: u64, stored: u64) -> Self {
+        Self {
+            size,
+            stored,
+            numbers: Vec::new(),
+            digits: String::new(),
+            blocks: 0,
+        }
+    }
+
+    /// Takes the next block; gives the map once it is there.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words. Memory is bounded whatever the blocks hold.
+    pub(crate) fn block(&mut self, block: &[u8]) -> Result<Option<SparseMap>, &'static str> {
+        self.blocks += 1;
+        let mut bytes = block.iter();
+        while !self.is_complete()? {
+            match bytes.next() {
+                None => return Ok(None),
+                Some(b'\n') => {
+                    let number = self
+                        .digits
+                        .parse()
+                        .map_err(|_| "a map of holes without numbers")?;
+                    self.numbers.push(number);
+                    self.digits.clear();
+                }
+                Some(digit @ b'0'..=b'9') if self.digits.len() < 20 => {
+                    self.digits.push(char::from(*digit));
+                }
+                Some(_) => return Err("a map of holes that holds something else"),
+            }
+        }
+        if bytes.any(|byte| *byte != 0) {
+            return Err("a map of holes with something behind it");
+        }
+        self.map().map(Some)
+    }
+
+    fn is_complete(&self) -> Result<bool, &'static str> {
+        let Some(count) = self.numbers.first() else {
+            return Ok(false);
+        };
+        // One more tells of a hole at the end.
+        let count = usize::try_from(*count)
+            .ok()
+            .filter(|n| *n <= MOST_SEGMENTS + 1);
+        let count = count.ok_or("a map of more holes than a writer tells of")?;
+        Ok(self.numbers.len() == 1 + 2 * count)
+    }
+
+    fn map(&mut self) -> Result<SparseMap, &'static str> {
+        let mut data = Vec::with_capacity(self.numbers.len() / 2);
+        let mut end = 0_u64;
+        for pair in self.numbers[1..].chunks_exact(2) {
+            let segment = Segment {
+                offset: pair[0],
+                length: pair[1],
+            };
+            let is_last = segment.length == 0 && segment.offset == self.size;
+            if segment.length > 0 && segment.offset >= end && end.is_multiple_of(BLOCK_BYTES as u64)
+            {
+                end = segment
+                    .offset
+                    .checked_add(segment.length)
+                    .ok_or("a map of holes beyond all sizes")?;
+                data.push(segment);
+            } else if !is_last {
+                return Err("a map of holes that is out of order");
+            }
+        }
+        let map = SparseMap {
+            data,
+            size: self.size,
+        };
+        let blocks = self.blocks * BLOCK_BYTES as u64;
+        let data = map
+            .data
+            .iter()
+            .try_fold(blocks, |sum, segment| sum.checked_add(segment.length));
+        if end > self.size || data != Some(self.stored) {
+            return Err("a map of holes that does not fit the file");
+        }
+        Ok(map)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(size: u64, stored: u64, bytes: &[u8]) -> Result<Option<SparseMap>, &'static str> {
+        let mut reader = MapReader::new(size, stored);
+        for block in bytes.chunks(BLOCK_BYTES) {
+            if let Some(map) = reader.block(block)? {
+                return Ok(Some(map));
+            }
+        }
+        Ok(None)
+    }
+
+    fn maps() -> impl Strategy<Value = SparseMap> {
+        let parts = prop::collection::vec((1..99_u64, 1..99_u64), 0..60);
+        (parts, 0..99_u64, 0..512_u64).prop_map(|(parts, hole, cut)| {
+            let mut data = Vec::new();
+            let mut end = 0;
+            for (hole, length) in parts {
+                let offset = end + hole * 512;
+                let length = length * 512;
+                data.push(Segment { offset, length });
+                end = offset + length;
+            }
+            if hole == 0
+                && let Some(last) = data.last_mut()
+            {
+                last.length -= cut;
+                end -= cut;
+            }
+            let size = end + hole * 777;
+            SparseMap { data, size }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_map_reads_back_as_written(map in maps()) {
+            let bytes = map.encode();
+            prop_assert!(bytes.len() % BLOCK_BYTES == 0);
+            let back = read(map.size, map.stored_bytes(), &bytes);
+            prop_assert_eq!(back, Ok(Some(map)));
+        }
+
+        #[test]
+        fn no_bytes_make_a_map_that_does_not_fit_its_file(
+            map in maps(),
+            flips in prop::collection::vec((any::<prop::sample::Index>(), prop_oneof![any::<u8>(), 48..58_u8, Just(10)]), 0..4),
+            size in prop_oneof![Just(None), any::<u64>().prop_map(Some)],
+        ) {
+            let mut bytes = map.encode();
+            for (at, byte) in flips {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            let size = size.unwrap_or(map.size);
+            if let Ok(Some(read)) = read(size, map.stored_bytes(), &bytes) {
+                let mut end = 0;
+                for segment in read.data() {
+                    prop_assert!(segment.offset >= end && segment.length > 0);
+                    end = segment.end();
+                }
+                prop_assert!(end <= size);
+            }
+        }
+    }
+
+    #[test]
+    fn a_map_of_more_than_a_writer_tells_of_is_refused_before_it_is_kept() {
+        let mut block = [b'0'; BLOCK_BYTES];
+        block[..7].copy_from_slice(b"999999\n");
+        assert!(read(1 << 40, 1 << 30, &block).is_err());
+        block[..3].copy_from_slice(b"-1\n");
+        assert!(read(1 << 40, 1 << 30, &block).is_err());
+        assert!(read(1 << 40, 1 << 30, &[b'1'; BLOCK_BYTES]).is_err());
+    }
+
+    #[test]
+    fn too_many_holes_lose_the_smallest_ones() {
+        let mut map = Gathered::default();
+        let mut at = 0;
+        for n in 0..3 * MOST_SEGMENTS as u64 {
+            // Every hundredth hole is a large one.
+            at += if n % 100 == 0 { 1 << 30 } else { 4096 };
+            map.push(at, at + 4096);
+            at += 4096;
+        }
+        assert!(map.data.len() <= MOST_SEGMENTS);
+        let large = map
+            .data
+            .windows(2)
+            .filter(|two| two[1].offset - two[0].end() >= 1 << 30);
+        assert_eq!(large.count() as u64, 3 * MOST_SEGMENTS as u64 / 100);
+    }
+
+    #[test]
+    fn a_file_without_holes_has_no_map() {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&[1; 70_000], 0).unwrap();
+        assert_eq!(SparseMap::of(&file, 70_000), None);
+        assert_eq!(SparseMap::of(&file, 0), None);
+        file.set_len(1 << 20).unwrap();
+        let map = SparseMap::of(&file, 1 << 20).unwrap();
+        let data = [Segment {
+            offset: 0,
+            length: 73_728,
+        }];
+        assert_eq!(map.data(), data);
+        assert!(SparseMap::of(File::open("/proc/self/stat").unwrap(), 100).is_none());
+    }
+}
