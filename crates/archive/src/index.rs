@@ -49,7 +49,7 @@ pub(crate) struct IndexEntry {
     pub(crate) torn: bool,
 }
 
-/// One gzip member.
+/// One member of the archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct IndexMember {
@@ -183,7 +183,6 @@ pub(crate) struct IndexWriter<W: Write> {
     out: Hashing<W>,
     squeezer: Squeezer,
     lines: Vec<u8>,
-    compressed: Vec<u8>,
     end: IndexEnd,
 }
 
@@ -193,7 +192,6 @@ impl<W: Write> IndexWriter<W> {
             out: Hashing::new(out),
             squeezer: Squeezer::for_index(),
             lines: Vec::new(),
-            compressed: Vec::new(),
             end: IndexEnd::default(),
         }
     }
@@ -230,9 +228,10 @@ impl<W: Write> IndexWriter<W> {
     }
 
     fn close_block(&mut self) -> io::Result<()> {
-        self.squeezer.squeeze(&self.lines, &mut self.compressed)?;
+        self.squeezer.squeeze(&mut self.lines)?;
+        self.out.write_all(&self.lines)?;
         self.lines.clear();
-        self.out.write_all(&self.compressed)
+        Ok(())
     }
 }
 

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::codec::Codec;
 use crate::digest::sha256;
 use crate::error::{Corrupt, shown};
 
@@ -10,8 +11,6 @@ use crate::error::{Corrupt, shown};
 pub const FORMAT_VERSION: u32 = 1;
 /// Readers take no more of a manifest than this.
 pub const MAX_MANIFEST_BYTES: u64 = 1 << 20;
-/// The codec of this build.
-const CODEC: &str = "gzip";
 /// Features that this build can read; none yet.
 const KNOWN_FEATURES: [&str; 0] = [];
 /// The last field of every manifest: a digest of all bytes before its line.
@@ -25,7 +24,7 @@ pub struct Manifest {
     /// [`FORMAT_VERSION`] of the writer.
     pub format_version: u32,
     /// How the members are compressed.
-    pub codec: String,
+    pub codec: Codec,
     /// What a reader must know beyond the format's version.
     pub features: Vec<String>,
     /// The archive.
@@ -144,9 +143,9 @@ impl From<ManifestError> for Corrupt {
 }
 
 impl Manifest {
-    /// The version, codec and features of what this build writes.
-    pub fn format() -> (u32, String, Vec<String>) {
-        (FORMAT_VERSION, CODEC.to_owned(), Vec::new())
+    /// The version and features of what this build writes.
+    pub fn format() -> (u32, Vec<String>) {
+        (FORMAT_VERSION, Vec::new())
     }
 
     /// The manifest as it is stored: indented JSON, sealed with a digest of itself.
@@ -203,8 +202,8 @@ impl Format {
                 "format version {version}"
             )));
         }
-        if self.codec != CODEC {
-            let codec = &self.codec;
+        let codec = &self.codec;
+        if serde_json::from_value::<Codec>(codec.as_str().into()).is_err() {
             return Err(ManifestError::Unsupported(format!("the codec {codec:?}")));
         }
         let known = |feature: &String| KNOWN_FEATURES.contains(&feature.as_str());
