@@ -31,10 +31,11 @@ const PACKAGES: &[&str] = &[
     "sqlite3",
     "tar",
     "util-linux",
+    "zstd",
 ];
 
 /// What the mover's speed is measured beside.
-const PEERS: &[&str] = &["isal", "pigz"];
+const PEERS: &[&str] = &["isal", "pigz", "zstd"];
 
 /// Stops with a clear message unless this process may make namespaces and mounts.
 pub fn require_root() -> Result<()> {

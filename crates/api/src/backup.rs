@@ -119,7 +119,7 @@ pub struct BackupStatus {
     /// The PersistentVolumeClaim that holds the archive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage_pvc_name: Option<String>,
-    /// `<namespace>/<pvc>/<backup>.tar.gz` below the storage's root.
+    /// `<namespace>/<pvc>/<backup>.tar.gz`, or `.tar.zst`, below the storage's root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup_location: Option<String>,
     /// The Job that does the work.

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use crate::codec::Codec;
 use crate::index::{IndexMember, IndexReader};
 use crate::member::load;
 use crate::needed::{Archive, Needed};
@@ -33,12 +34,14 @@ pub(crate) trait Members: Sync {
 /// Those that are `needed` are read from `archive` in order, and each is checked as [`load`] does. Memory is bounded
 /// by some members, whatever the archive holds.
 pub(crate) fn with_members<A: Archive + Send, I: Read + Send, T>(
+    codec: Codec,
     archive: A,
     index: IndexReader<I>,
     needed: &Needed,
     work: impl FnOnce(&dyn Members) -> T,
 ) -> T {
     let ahead = Ahead {
+        codec,
         source: Mutex::new(Source {
             archive,
             index,
@@ -62,6 +65,7 @@ pub(crate) fn with_members<A: Archive + Send, I: Read + Send, T>(
 }
 
 struct Ahead<'n, A: Archive, I: Read> {
+    codec: Codec,
     source: Mutex<Source<A, I>>,
     needed: &'n Needed,
     state: Mutex<State>,
@@ -123,7 +127,7 @@ impl<A: Archive, I: Read> Ahead<'_, A, I> {
                 let Some(member) = member else {
                     return Ok(None);
                 };
-                let content = load(&member, &compressed)?;
+                let content = load(self.codec, &member, &compressed)?;
                 Ok(Some(Arc::new(Loaded { member, content })))
             });
             self.lock().ready.insert(number, loaded);

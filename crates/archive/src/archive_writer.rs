@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use crate::builder::{Builder, EntryEnd};
-use crate::codec::Squeezer;
+use crate::codec::{Codec, Squeezer};
 use crate::entry::{END_BYTES, Entry};
 use crate::output::{Finished, Member, Output};
 
@@ -15,16 +15,19 @@ pub(crate) struct ArchiveWriter<A: Write, I: Write> {
 }
 
 impl<A: Write, I: Write> ArchiveWriter<A, I> {
-    pub(crate) fn new(archive: A, index: I) -> Self {
+    pub(crate) fn new(codec: Codec, archive: A, index: I) -> Self {
         Self {
-            builder: Builder::default(),
-            squeezer: Squeezer::for_members(),
+            builder: Builder::new(codec.piece_size()),
+            squeezer: Squeezer::for_members(codec).unwrap(),
             output: Output::new(archive, index),
         }
     }
 
     /// Starts an entry with its headers.
     pub(crate) fn begin(&mut self, entry: &Entry) -> io::Result<()> {
+        if !self.builder.has_room_for(entry) {
+            self.close_member()?;
+        }
         self.builder.begin(entry);
         Ok(())
     }
@@ -45,9 +48,6 @@ impl<A: Write, I: Write> ArchiveWriter<A, I> {
     /// Ends the current entry.
     pub(crate) fn end(&mut self, entry: Entry, end: EntryEnd) -> io::Result<()> {
         self.builder.end(entry, end);
-        if self.builder.is_full() {
-            self.close_member()?;
-        }
         Ok(())
     }
 
@@ -59,7 +59,7 @@ impl<A: Write, I: Write> ArchiveWriter<A, I> {
     }
 
     fn close_member(&mut self) -> io::Result<()> {
-        let (member, _) = Member::of(self.builder.take(), &mut self.squeezer, &mut Vec::new())?;
-        self.output.write(member)
+        let member = Member::of(self.builder.take(), &mut self.squeezer)?;
+        self.output.write(member).map(drop)
     }
 }

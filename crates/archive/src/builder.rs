@@ -4,13 +4,16 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::mem;
 
+use crate::codec::PieceSize;
 use crate::entry::{Entry, EntryKind, padding};
 use crate::index::IndexEntry;
 
-/// A piece is cut off at the end of an entry once it holds this much.
-const TARGET_BYTES: usize = 1 << 20;
-/// A piece is cut off inside an entry when it holds this much.
-pub(crate) const LARGEST_BYTES: usize = 3 << 19;
+/// Files up to this size are read whole, and written once they held still.
+pub(crate) const SMALL_BYTES: u64 = 512 << 10;
+/// What headers take beyond path, link target and attributes, and padding behind the content.
+const MOST_HEADER_BYTES: usize = 3 << 10;
+/// The same for one attribute.
+const MOST_XATTR_BYTES: usize = 64;
 
 /// What the index tells of an entry once its content is there.
 #[derive(Default)]
@@ -29,8 +32,8 @@ pub(crate) struct Piece {
 }
 
 /// Writes the entries of one run one after the other.
-#[derive(Default)]
 pub(crate) struct Builder {
+    size: PieceSize,
     piece: Piece,
     /// Where the piece starts in the run.
     offset: u64,
@@ -39,16 +42,25 @@ pub(crate) struct Builder {
 }
 
 impl Builder {
+    pub(crate) fn new(size: PieceSize) -> Self {
+        Self {
+            size,
+            piece: Piece::default(),
+            offset: 0,
+            start: 0,
+        }
+    }
+
     /// Begins a run, with the memory of `buffer`.
     pub(crate) fn begin_run(&mut self, buffer: Vec<u8>) {
-        *self = Self::default();
+        *self = Self::new(self.size);
         self.refill(buffer);
     }
 
     /// Gives the piece its memory after [`Self::take`].
     pub(crate) fn refill(&mut self, mut buffer: Vec<u8>) {
         buffer.clear();
-        buffer.reserve(LARGEST_BYTES);
+        buffer.reserve(self.size.largest_bytes + MOST_HEADER_BYTES);
         self.piece.tar = buffer;
     }
 
@@ -58,14 +70,24 @@ impl Builder {
         mem::take(&mut self.piece)
     }
 
-    /// Whether an entry that has just ended is a good end of the piece.
-    pub(crate) fn is_full(&self) -> bool {
-        self.piece.tar.len() >= TARGET_BYTES
+    /// Whether an entry may begin in this piece: its headers fit, and its content too when that is
+    /// read whole. In a piece of its own any may.
+    pub(crate) fn has_room_for(&self, entry: &Entry) -> bool {
+        let xattrs = entry.xattrs.iter();
+        // A byte of a name may be written as three.
+        let xattrs = xattrs.map(|(name, value)| 3 * name.len() + value.len() + MOST_XATTR_BYTES);
+        let content = match entry.size {
+            size @ 0..=SMALL_BYTES => usize::try_from(size).unwrap_or(0),
+            _ => 0,
+        };
+        let names = entry.path.len() + entry.link.len();
+        let needed = MOST_HEADER_BYTES + names + xattrs.sum::<usize>() + content;
+        self.piece.tar.is_empty() || needed <= self.room()
     }
 
     /// How many more bytes the piece holds inside an entry.
     pub(crate) fn room(&self) -> usize {
-        LARGEST_BYTES.saturating_sub(self.piece.tar.len())
+        self.size.largest_bytes.saturating_sub(self.piece.tar.len())
     }
 
     fn position(&self) -> u64 {

@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 
 use self::reading::{Expanded, read_all};
 use crate::beneath::{open_beneath, open_dir_beneath};
+use crate::codec::Codec;
 use crate::digest::hex_of;
 use crate::entries::{EntryReader, with_entries};
 use crate::entry::{Entry, EntryKind, name_of};
@@ -76,6 +77,8 @@ pub enum Reading {
 
 /// What to compare a target with, and how.
 pub struct Comparison<'c> {
+    /// How the archive is compressed.
+    pub codec: Codec,
     /// The target.
     pub target: &'c Target,
     /// Whether what only the target has counts, and folders above what is taken.
@@ -113,23 +116,30 @@ pub fn compare<I: Read + Send>(
     let root = comparison.target.root()?;
     let indexes = (members, entries);
     let needed = &comparison.survey.needed;
-    with_entries(archive, indexes, needed, comparison.stop, |stream| {
-        let mut comparer = Comparer {
-            of: comparison,
-            stream,
-            picker: Picker::new(comparison.selection, ahead),
-            follow: Follow::new(root),
-            seen: vec![HashSet::new()],
-            hashes: RandomState::new(),
-            left_out: HashMap::new(),
-            xattrs: XattrReader::new(),
-            changes: Changes::default(),
-        };
-        while let Some((entry, listed, pick)) = comparer.stream.next_of(&mut comparer.picker)? {
-            comparer.entry(&entry, &listed, pick)?;
-        }
-        comparer.finish()
-    })
+    with_entries(
+        comparison.codec,
+        archive,
+        indexes,
+        needed,
+        comparison.stop,
+        |stream| {
+            let mut comparer = Comparer {
+                of: comparison,
+                stream,
+                picker: Picker::new(comparison.selection, ahead),
+                follow: Follow::new(root),
+                seen: vec![HashSet::new()],
+                hashes: RandomState::new(),
+                left_out: HashMap::new(),
+                xattrs: XattrReader::new(),
+                changes: Changes::default(),
+            };
+            while let Some((entry, listed, pick)) = comparer.stream.next_of(&mut comparer.picker)? {
+                comparer.entry(&entry, &listed, pick)?;
+            }
+            comparer.finish()
+        },
+    )
 }
 
 /// Why something in the target could not be compared.

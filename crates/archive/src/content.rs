@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::sync::atomic::AtomicBool;
 
+use crate::codec::Codec;
 use crate::digest::Hashing;
 use crate::entries::{EntryReader, with_entries};
 use crate::entry::{EntryKind, check_path};
@@ -37,6 +38,7 @@ pub struct VerifiedContent {
 /// # Assumptions
 /// The index was checked before.
 pub fn verify_content<I: Read + Send>(
+    codec: Codec,
     archive: impl Read + Send,
     members: I,
     entries: I,
@@ -45,6 +47,7 @@ pub fn verify_content<I: Read + Send>(
 ) -> Result<VerifiedContent, RestoreError> {
     let mut archive = Hashing::new(archive);
     let verified = with_entries(
+        codec,
         Whole(&mut archive),
         (members, entries),
         &Needed::default(),

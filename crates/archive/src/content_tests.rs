@@ -5,29 +5,37 @@ use std::sync::atomic::AtomicBool;
 
 use crate::archive_writer::ArchiveWriter;
 use crate::builder::EntryEnd;
+use crate::codec::Codec;
 use crate::crafted::{archive_of, entry, file, link, object_of};
 use crate::digest::sha256;
 use crate::entry::{Entry, EntryKind};
 use crate::error::RestoreError;
 use crate::{VerifiedContent, verify_content};
 
-fn verify(archive: &[u8], index: &[u8]) -> Result<VerifiedContent, RestoreError> {
+fn verify(codec: Codec, archive: &[u8], index: &[u8]) -> Result<VerifiedContent, RestoreError> {
     let expected = object_of(archive);
-    verify_content(archive, index, index, &expected, &AtomicBool::new(false))
+    verify_content(
+        codec,
+        archive,
+        index,
+        index,
+        &expected,
+        &AtomicBool::new(false),
+    )
 }
 
 /// The message of an archive that must be found damaged.
-fn refused(archive: &[u8], index: &[u8]) -> String {
-    match verify(archive, index) {
+fn refused(codec: Codec, archive: &[u8], index: &[u8]) -> String {
+    match verify(codec, archive, index) {
         Err(RestoreError::Corrupt(corrupt)) => corrupt.to_string(),
         other => panic!("it ended as {other:?}"),
     }
 }
 
-/// Files of 4 MB, so that each takes members of its own.
-fn large() -> (Vec<u8>, Vec<u8>) {
+/// Files of which each takes members of its own.
+fn large(codec: Codec) -> (Vec<u8>, Vec<u8>) {
     let (mut archive, mut index) = (Vec::new(), Vec::new());
-    let mut writer = ArchiveWriter::new(&mut archive, &mut index);
+    let mut writer = ArchiveWriter::new(codec, &mut archive, &mut index);
     let mut put = |mut entry: Entry, content: &[u8]| {
         entry.size = content.len() as u64;
         writer.begin(&entry).unwrap();
@@ -41,115 +49,140 @@ fn large() -> (Vec<u8>, Vec<u8>) {
     };
     put(entry(".", EntryKind::Directory), b"");
     put(entry("dir", EntryKind::Directory), b"");
-    put(file("dir/first"), &[b'a'; 4 << 20]);
-    put(file("dir/second"), &[b'b'; 4 << 20]);
+    put(file("dir/first"), &[b'a'; 12 << 20]);
+    put(file("dir/second"), &[b'b'; 12 << 20]);
     writer.finish().unwrap();
     (archive, index)
 }
 
 #[test]
 fn a_sound_archive_is_counted() {
-    let (archive, index) = archive_of(&[
-        entry("d", EntryKind::Directory),
-        file("d/f"),
-        link("d/l", EntryKind::Symlink, "/etc"),
-        link("h", EntryKind::HardLink, "d/f"),
-    ]);
-    let verified = verify(&archive, &index).unwrap();
-    let expected = VerifiedContent {
-        entries: 5,
-        files: 1,
-        logical_bytes: 4,
-    };
-    assert_eq!(verified, expected);
+    for codec in Codec::ALL {
+        let (archive, index) = archive_of(
+            codec,
+            &[
+                entry("d", EntryKind::Directory),
+                file("d/f"),
+                link("d/l", EntryKind::Symlink, "/etc"),
+                link("h", EntryKind::HardLink, "d/f"),
+            ],
+        );
+        let verified = verify(codec, &archive, &index).unwrap();
+        let expected = VerifiedContent {
+            entries: 5,
+            files: 1,
+            logical_bytes: 4,
+        };
+        assert_eq!(verified, expected);
+    }
 }
 
 #[test]
 fn a_damaged_byte_is_told_with_object_member_offset_and_path() {
-    let (archive, index) = large();
-    let mut damaged = archive.clone();
-    let at = archive.len() - archive.len() / 4;
-    damaged[at] ^= 1;
-    let said = refused(&damaged, &index);
-    for word in [
-        "n/p/b.tar.gz",
-        "archive bytes",
-        "tar offset",
-        "\"dir/second\"",
-    ] {
-        assert!(said.contains(word), "{word} in {said}");
+    for codec in Codec::ALL {
+        let (archive, index) = large(codec);
+        let mut damaged = archive.clone();
+        let at = archive.len() - archive.len() / 4;
+        damaged[at] ^= 1;
+        let said = refused(codec, &damaged, &index);
+        for word in [
+            "n/p/b.tar.gz",
+            "archive bytes",
+            "tar offset",
+            "\"dir/second\"",
+        ] {
+            assert!(said.contains(word), "{word} in {said}");
+        }
     }
 }
 
 #[test]
 fn content_that_its_member_agrees_with_and_its_digest_not_is_told_with_the_path() {
-    let (mut archive, mut index) = (Vec::new(), Vec::new());
-    let mut writer = ArchiveWriter::new(&mut archive, &mut index);
-    writer.begin(&entry(".", EntryKind::Directory)).unwrap();
-    let root = entry(".", EntryKind::Directory);
-    writer.end(root, EntryEnd::default()).unwrap();
-    writer.begin(&file("f")).unwrap();
-    writer.content(b"evil").unwrap();
-    let end = EntryEnd {
-        sha256: Some(sha256(b"good")),
-        ..EntryEnd::default()
-    };
-    writer.end(file("f"), end).unwrap();
-    writer.finish().unwrap();
-    let said = refused(&archive, &index);
-    for word in ["tar offset 512, \"f\"", "digest of the index"] {
-        assert!(said.contains(word), "{word} in {said}");
+    for codec in Codec::ALL {
+        let (mut archive, mut index) = (Vec::new(), Vec::new());
+        let mut writer = ArchiveWriter::new(codec, &mut archive, &mut index);
+        writer.begin(&entry(".", EntryKind::Directory)).unwrap();
+        let root = entry(".", EntryKind::Directory);
+        writer.end(root, EntryEnd::default()).unwrap();
+        writer.begin(&file("f")).unwrap();
+        writer.content(b"evil").unwrap();
+        let end = EntryEnd {
+            sha256: Some(sha256(b"good")),
+            ..EntryEnd::default()
+        };
+        writer.end(file("f"), end).unwrap();
+        writer.finish().unwrap();
+        let said = refused(codec, &archive, &index);
+        for word in ["tar offset 512, \"f\"", "digest of the index"] {
+            assert!(said.contains(word), "{word} in {said}");
+        }
     }
 }
 
 #[test]
 fn an_archive_that_is_cut_or_goes_on_is_refused() {
-    let (archive, index) = archive_of(&[file("f")]);
-    for length in [0, 1, archive.len() - 1] {
-        let said = refused(&archive[..length], &index);
-        assert!(said.contains("archive ends inside it"), "{said}");
+    for codec in Codec::ALL {
+        let (archive, index) = archive_of(codec, &[file("f")]);
+        for length in [0, 1, archive.len() - 1] {
+            let said = refused(codec, &archive[..length], &index);
+            assert!(said.contains("archive ends inside it"), "{said}");
+        }
+        let longer = [&archive[..], b"more"].concat();
+        let stop = AtomicBool::new(false);
+        let done = verify_content(
+            codec,
+            &longer[..],
+            &index[..],
+            &index[..],
+            &object_of(&archive),
+            &stop,
+        );
+        let said = done.unwrap_err().to_string();
+        assert!(said.contains("bytes instead of"), "{said}");
     }
-    let longer = [&archive[..], b"more"].concat();
-    let stop = AtomicBool::new(false);
-    let done = verify_content(
-        &longer[..],
-        &index[..],
-        &index[..],
-        &object_of(&archive),
-        &stop,
-    );
-    let said = done.unwrap_err().to_string();
-    assert!(said.contains("bytes instead of"), "{said}");
 }
 
 #[test]
 fn an_archive_that_is_whole_in_itself_but_another_one_is_refused() {
-    let (archive, index) = archive_of(&[file("f")]);
-    let mut expected = object_of(&archive);
-    expected.sha256 = sha256(b"other");
-    let stop = AtomicBool::new(false);
-    let done = verify_content(&archive[..], &index[..], &index[..], &expected, &stop);
-    let said = done.unwrap_err().to_string();
-    assert!(said.contains("SHA-256"), "{said}");
+    for codec in Codec::ALL {
+        let (archive, index) = archive_of(codec, &[file("f")]);
+        let mut expected = object_of(&archive);
+        expected.sha256 = sha256(b"other");
+        let stop = AtomicBool::new(false);
+        let done = verify_content(
+            codec,
+            &archive[..],
+            &index[..],
+            &index[..],
+            &expected,
+            &stop,
+        );
+        let said = done.unwrap_err().to_string();
+        assert!(said.contains("SHA-256"), "{said}");
+    }
 }
 
 #[test]
 fn an_index_of_another_archive_is_refused_at_the_first_difference() {
-    let (archive, _) = archive_of(&[file("f")]);
-    let (_, index) = archive_of(&[file("g")]);
-    refused(&archive, &index);
-    let (_, shorter) = archive_of(&[]);
-    refused(&archive, &shorter);
+    for codec in Codec::ALL {
+        let (archive, _) = archive_of(codec, &[file("f")]);
+        let (_, index) = archive_of(codec, &[file("g")]);
+        refused(codec, &archive, &index);
+        let (_, shorter) = archive_of(codec, &[]);
+        refused(codec, &archive, &shorter);
+    }
 }
 
 #[test]
 fn paths_that_no_restore_takes_are_refused() {
-    for path in ["../x", "a//b", "/x"] {
-        let (archive, index) = archive_of(&[file(path)]);
-        refused(&archive, &index);
-        let (archive, index) = archive_of(&[link("l", EntryKind::HardLink, path)]);
-        let said = refused(&archive, &index);
-        assert!(said.contains("\"l\": links to"), "{said}");
+    for codec in Codec::ALL {
+        for path in ["../x", "a//b", "/x"] {
+            let (archive, index) = archive_of(codec, &[file(path)]);
+            refused(codec, &archive, &index);
+            let (archive, index) = archive_of(codec, &[link("l", EntryKind::HardLink, path)]);
+            let said = refused(codec, &archive, &index);
+            assert!(said.contains("\"l\": links to"), "{said}");
+        }
     }
 }
 
@@ -164,26 +197,31 @@ impl Read for Broken {
 
 #[test]
 fn storage_that_cannot_be_read_is_no_damage() {
-    let (archive, index) = archive_of(&[file("f")]);
-    let stop = AtomicBool::new(false);
-    let expected = object_of(&archive);
-    let done = verify_content(Broken, &index[..], &index[..], &expected, &stop);
-    assert!(matches!(done, Err(RestoreError::Read(_))), "{done:?}");
-    let half = archive[..archive.len() / 2].chain(Broken);
-    let done = verify_content(half, &index[..], &index[..], &expected, &stop);
-    assert!(matches!(done, Err(RestoreError::Read(_))), "{done:?}");
+    for codec in Codec::ALL {
+        let (archive, index) = archive_of(codec, &[file("f")]);
+        let stop = AtomicBool::new(false);
+        let expected = object_of(&archive);
+        let done = verify_content(codec, Broken, &index[..], &index[..], &expected, &stop);
+        assert!(matches!(done, Err(RestoreError::Read(_))), "{done:?}");
+        let half = archive[..archive.len() / 2].chain(Broken);
+        let done = verify_content(codec, half, &index[..], &index[..], &expected, &stop);
+        assert!(matches!(done, Err(RestoreError::Read(_))), "{done:?}");
+    }
 }
 
 #[test]
 fn a_check_that_is_told_to_stop_ends() {
-    let (archive, index) = archive_of(&[file("f")]);
-    let stop = AtomicBool::new(true);
-    let done = verify_content(
-        &archive[..],
-        &index[..],
-        &index[..],
-        &object_of(&archive),
-        &stop,
-    );
-    assert!(matches!(done, Err(RestoreError::Stopped)), "{done:?}");
+    for codec in Codec::ALL {
+        let (archive, index) = archive_of(codec, &[file("f")]);
+        let stop = AtomicBool::new(true);
+        let done = verify_content(
+            codec,
+            &archive[..],
+            &index[..],
+            &index[..],
+            &object_of(&archive),
+            &stop,
+        );
+        assert!(matches!(done, Err(RestoreError::Stopped)), "{done:?}");
+    }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use crate::archive_writer::ArchiveWriter;
 use crate::builder::{EntryEnd, Piece};
-use crate::codec::Squeezer;
+use crate::codec::{Codec, Squeezer};
 use crate::digest::sha256;
 use crate::entry::{Entry, EntryKind};
 use crate::error::RestoreError;
@@ -46,9 +46,9 @@ pub(crate) fn file(path: &str) -> Entry {
 }
 
 /// Archive and index of the entries as they are, behind a root.
-pub(crate) fn archive_of(entries: &[Entry]) -> (Vec<u8>, Vec<u8>) {
+pub(crate) fn archive_of(codec: Codec, entries: &[Entry]) -> (Vec<u8>, Vec<u8>) {
     let (mut archive, mut index) = (Vec::new(), Vec::new());
-    let mut writer = ArchiveWriter::new(&mut archive, &mut index);
+    let mut writer = ArchiveWriter::new(codec, &mut archive, &mut index);
     for entry in [&[entry(".", EntryKind::Directory)], entries].concat() {
         writer.begin(&entry).unwrap();
         let mut end = EntryEnd::default();
@@ -63,14 +63,14 @@ pub(crate) fn archive_of(entries: &[Entry]) -> (Vec<u8>, Vec<u8>) {
 }
 
 /// An archive with one member that holds `tar`, and an index with what it is told.
-pub(crate) fn raw_archive(tar: &[u8], entries: &[IndexEntry]) -> (Vec<u8>, Vec<u8>) {
+pub(crate) fn raw_archive(codec: Codec, tar: &[u8], entries: &[IndexEntry]) -> (Vec<u8>, Vec<u8>) {
     let (mut archive, mut index) = (Vec::new(), Vec::new());
     let mut output = Output::new(&mut archive, &mut index);
     let piece = Piece {
         tar: tar.to_vec(),
         entries: entries.to_vec(),
     };
-    let (member, _) = Member::of(piece, &mut Squeezer::for_members(), &mut Vec::new()).unwrap();
+    let member = Member::of(piece, &mut Squeezer::for_members(codec).unwrap()).unwrap();
     output.write(member).unwrap();
     output.finish().unwrap();
     (archive, index)
@@ -87,6 +87,7 @@ pub(crate) fn object_of(bytes: &[u8]) -> ObjectRef {
 
 /// Restores everything into an empty directory.
 pub(crate) fn unpack_all<I: Read + Send>(
+    codec: Codec,
     target: &Path,
     archive: impl Archive + Send,
     indexes: [I; 3],
@@ -95,6 +96,7 @@ pub(crate) fn unpack_all<I: Read + Send>(
     target.claim(Overwrite::Never)?;
     target.begin()?;
     let job = Job {
+        codec,
         target: &target,
         overwrite: Overwrite::Never,
         nth: Try::First,

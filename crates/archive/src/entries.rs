@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use sha2::{Digest, Sha256};
 
 use crate::ahead::{Loaded, Members, with_members};
+use crate::codec::Codec;
 use crate::digest::hex_of;
 use crate::entry::{BLOCK_BYTES, Entry, EntryError, padding};
 use crate::error::{Corrupt, RestoreError, is_decoders, shown};
@@ -42,6 +43,7 @@ pub(crate) struct EntryReader<'s, I: Read> {
 
 /// Calls `work` with the entries of an archive, whose members other threads load meanwhile.
 pub(crate) fn with_entries<A: Archive + Send, I: Read + Send, T>(
+    codec: Codec,
     archive: A,
     (members, entries): (I, I),
     needed: &Needed,
@@ -49,9 +51,13 @@ pub(crate) fn with_entries<A: Archive + Send, I: Read + Send, T>(
     work: impl FnOnce(EntryReader<'_, I>) -> T,
 ) -> T {
     let is_all = needed.is_all();
-    with_members(archive, IndexReader::new(members), needed, |members| {
-        work(EntryReader::new(members, entries, is_all, stop))
-    })
+    with_members(
+        codec,
+        archive,
+        IndexReader::new(members),
+        needed,
+        |members| work(EntryReader::new(members, entries, is_all, stop)),
+    )
 }
 
 impl<'s, I: Read> EntryReader<'s, I> {

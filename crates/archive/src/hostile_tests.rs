@@ -13,12 +13,13 @@ use proptest::prelude::*;
 
 use crate::archive_writer::ArchiveWriter;
 use crate::builder::EntryEnd;
+use crate::codec::{Codec, Squeezer};
 use crate::crafted::{archive_of, entry, file, link, object_of, raw_archive, unpack_all};
 use crate::digest::sha256;
 use crate::entry::{Entry, EntryKind};
 use crate::error::RestoreError;
 use crate::index::{IndexEntry, IndexMember, IndexWriter};
-use crate::manifest::{Counts, Manifest, ObjectRef, Sample, Source};
+use crate::manifest::{Counts, FORMAT_VERSION, Manifest, ObjectRef, Sample, Source};
 use crate::{Unpacked, verify_content, verify_index};
 
 /// A target with something beside it that must not change.
@@ -39,9 +40,17 @@ impl Cell {
         self.dir.path().join("outside").to_str().unwrap().to_owned()
     }
 
-    fn unpack(&self, (archive, index): &(Vec<u8>, Vec<u8>)) -> Result<Unpacked, RestoreError> {
+    fn unpack(&self, made: &(Vec<u8>, Vec<u8>)) -> Result<Unpacked, RestoreError> {
+        self.unpack_with(Codec::Gzip, made)
+    }
+
+    fn unpack_with(
+        &self,
+        codec: Codec,
+        (archive, index): &(Vec<u8>, Vec<u8>),
+    ) -> Result<Unpacked, RestoreError> {
         let target = self.dir.path().join("target");
-        let done = unpack_all(&target, &archive[..], [&index[..]; 3]);
+        let done = unpack_all(codec, &target, &archive[..], [&index[..]; 3]);
         self.assert_outside_untouched();
         done
     }
@@ -58,7 +67,7 @@ impl Cell {
 
     /// Unpacks entries that must be refused as damage; gives the message.
     fn refused(&self, entries: &[Entry]) -> String {
-        match self.unpack(&archive_of(entries)) {
+        match self.unpack(&archive_of(Codec::Gzip, entries)) {
             Err(RestoreError::Corrupt(corrupt)) => corrupt.to_string(),
             other => panic!("{entries:?} ended as {other:?}"),
         }
@@ -92,18 +101,21 @@ fn nothing_is_written_through_a_link() {
     let said = cell.refused(&[link("d", EntryKind::Symlink, &outside), file("d/x")]);
     assert!(said.contains("does not come before"), "{said}");
     let through = Cell::new();
-    let done = through.unpack(&archive_of(&[
-        link("d", EntryKind::Symlink, &outside),
-        entry("d", EntryKind::Directory),
-        file("d/x"),
-    ]));
+    let done = through.unpack(&archive_of(
+        Codec::Gzip,
+        &[
+            link("d", EntryKind::Symlink, &outside),
+            entry("d", EntryKind::Directory),
+            file("d/x"),
+        ],
+    ));
     assert!(done.is_err());
     let over = Cell::new();
     let secret = format!("{}/secret", over.outside());
-    let done = over.unpack(&archive_of(&[
-        link("f", EntryKind::Symlink, &secret),
-        file("f"),
-    ]));
+    let done = over.unpack(&archive_of(
+        Codec::Gzip,
+        &[link("f", EntryKind::Symlink, &secret), file("f")],
+    ));
     assert!(done.is_err());
 }
 
@@ -132,7 +144,7 @@ fn a_device_node_is_never_written_to() {
         let mut node = entry("node", kind);
         node.device = (1, 7);
         let cell = Cell::new();
-        let done = cell.unpack(&archive_of(&[node, file("node")]));
+        let done = cell.unpack(&archive_of(Codec::Gzip, &[node, file("node")]));
         assert!(matches!(done, Err(RestoreError::Target { .. })), "{done:?}");
     }
 }
@@ -141,7 +153,8 @@ fn a_device_node_is_never_written_to() {
 fn names_with_control_characters_are_restored_and_told_in_print() {
     let name = "a\u{1b}[2J\nb";
     let cell = Cell::new();
-    cell.unpack(&archive_of(&[file(name)])).unwrap();
+    cell.unpack(&archive_of(Codec::Gzip, &[file(name)]))
+        .unwrap();
     assert_eq!(
         fs::read(cell.dir.path().join("target").join(name)).unwrap(),
         b"evil"
@@ -151,7 +164,7 @@ fn names_with_control_characters_are_restored_and_told_in_print() {
         [file("x"), link(name, EntryKind::HardLink, "../x")],
         [file("x"), file(&format!("{name}/x"))],
     ] {
-        let said = match Cell::new().unpack(&archive_of(&entries)) {
+        let said = match Cell::new().unpack(&archive_of(Codec::Gzip, &entries)) {
             Err(error) => error.to_string(),
             done => panic!("{done:?}"),
         };
@@ -177,7 +190,7 @@ fn entries_out_of_order_are_refused() {
 
 #[test]
 fn an_index_that_repeats_an_entry_is_refused() {
-    let (_, index) = archive_of(&[file("f"), file("f")]);
+    let (_, index) = archive_of(Codec::Gzip, &[file("f"), file("f")]);
     let said = index_refused(&index);
     assert!(said.contains("repeats an entry"), "{said}");
 }
@@ -185,7 +198,7 @@ fn an_index_that_repeats_an_entry_is_refused() {
 #[test]
 fn content_without_the_digest_of_the_index_is_refused() {
     let (mut archive, mut index) = (Vec::new(), Vec::new());
-    let mut writer = ArchiveWriter::new(&mut archive, &mut index);
+    let mut writer = ArchiveWriter::new(Codec::Gzip, &mut archive, &mut index);
     for (entry, digest) in [
         (entry(".", EntryKind::Directory), None),
         (file("f"), Some(sha256(b"good"))),
@@ -212,10 +225,10 @@ fn content_without_the_digest_of_the_index_is_refused() {
 fn a_planted_link_in_the_target_is_not_followed() {
     let cell = Cell::new();
     symlink(cell.outside(), cell.dir.path().join("target/d")).unwrap();
-    let done = cell.unpack(&archive_of(&[
-        entry("d", EntryKind::Directory),
-        file("d/x"),
-    ]));
+    let done = cell.unpack(&archive_of(
+        Codec::Gzip,
+        &[entry("d", EntryKind::Directory), file("d/x")],
+    ));
     assert!(matches!(done, Err(RestoreError::Target { .. })), "{done:?}");
 }
 
@@ -244,7 +257,7 @@ fn an_extended_header_of_gigabytes_is_not_read() {
         superseded: false,
         torn: false,
     };
-    let done = Cell::new().unpack(&raw_archive(&tar, &[root]));
+    let done = Cell::new().unpack(&raw_archive(Codec::Gzip, &tar, &[root]));
     let Err(RestoreError::Corrupt(corrupt)) = done else {
         panic!("{done:?}");
     };
@@ -257,10 +270,9 @@ fn manifest() -> Manifest {
         bytes: 1,
         sha256: "0".repeat(64),
     };
-    let (format_version, codec) = Manifest::format();
     Manifest {
-        format_version,
-        codec,
+        format_version: FORMAT_VERSION,
+        codec: Codec::Gzip,
         features: Vec::new(),
         archive: object(),
         index: object(),
@@ -347,32 +359,66 @@ fn a_member_that_promises_too_much_is_not_read() {
     assert!(corrupt.what.contains("a member of over"), "{corrupt}");
 }
 
-#[test]
-fn a_member_that_holds_more_than_promised_is_refused() {
-    let bomb = gzip((0..64).map(|_| vec![0; 1 << 20]));
+/// An index that promises so many bytes of a single member.
+fn index_of(member: &[u8], tar_size: u64) -> Vec<u8> {
     let mut index = Vec::new();
     let mut lines = IndexWriter::new(&mut index);
     lines
         .member(IndexMember {
             offset: 0,
-            size: bomb.len() as u64,
+            size: member.len() as u64,
             tar_offset: 0,
-            tar_size: 1024,
-            sha256: sha256(&bomb),
+            tar_size,
+            sha256: sha256(member),
         })
         .unwrap();
     lines.finish().unwrap();
-    let done = Cell::new().unpack(&(bomb, index));
-    let Err(RestoreError::Corrupt(corrupt)) = done else {
-        panic!("{done:?}");
+    index
+}
+
+#[test]
+fn a_member_that_holds_more_than_promised_is_refused() {
+    for codec in Codec::ALL {
+        let mut bomb = vec![0; 64 << 20];
+        let mut squeezer = Squeezer::for_members(codec).unwrap();
+        squeezer.squeeze(&mut bomb).unwrap();
+        let index = index_of(&bomb, 1024);
+        let done = Cell::new().unpack_with(codec, &(bomb, index));
+        let Err(RestoreError::Corrupt(corrupt)) = done else {
+            panic!("{done:?}");
+        };
+        assert!(corrupt.what.contains("more or less"), "{corrupt}");
+    }
+}
+
+#[test]
+fn a_frame_that_lies_about_its_size_is_refused() {
+    // Single segment, content size of four bytes, one last block of a repeated byte.
+    let frame = |told: u32, block: u32| {
+        let header = ((block << 3) | 0b011).to_le_bytes();
+        let magic = 0xFD2F_B528_u32.to_le_bytes();
+        [&magic[..], &[0xA0], &told.to_le_bytes(), &header[..3], b"x"].concat()
     };
-    assert!(corrupt.what.contains("more or less"), "{corrupt}");
+    for (told, block, promised) in [
+        (1024, 100_000, 1024),
+        (1 << 31, 1024, 1024),
+        (8 << 20, 1024, 8 << 20),
+        (1024, 1024, 512),
+    ] {
+        let lie = frame(told, block);
+        let index = index_of(&lie, promised);
+        let done = Cell::new().unpack_with(Codec::Zstd, &(lie, index));
+        assert!(matches!(done, Err(RestoreError::Corrupt(_))), "{done:?}");
+    }
+    let truth = Codec::Zstd.expand(&frame(1024, 1024), 1024).unwrap();
+    assert_eq!(truth, [b'x'; 1024]);
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
     fn a_stream_damaged_before_it_was_sealed_neither_panics_nor_escapes(
+        codec in prop::sample::select(&Codec::ALL[..]),
         flips in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
     ) {
         let entries = [
@@ -410,12 +456,12 @@ proptest! {
             let at = at.index(tar.len());
             tar[at] = *byte;
         }
-        let sealed = raw_archive(&tar, &lines);
-        let restored = Cell::new().unpack(&sealed);
+        let sealed = raw_archive(codec, &tar, &lines);
+        let restored = Cell::new().unpack_with(codec, &sealed);
         let (archive, index) = &sealed;
         let stop = AtomicBool::new(false);
         let verified =
-            verify_content(&archive[..], &index[..], &index[..], &object_of(archive), &stop);
+            verify_content(codec, &archive[..], &index[..], &index[..], &object_of(archive), &stop);
         prop_assert!(verified.is_ok() || restored.is_err(), "{verified:?} but {restored:?}");
     }
 }

@@ -58,7 +58,7 @@ impl IndexEntry {
     }
 }
 
-/// One gzip member.
+/// One member of the archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct IndexMember {
@@ -196,7 +196,6 @@ pub(crate) struct IndexWriter<W: Write> {
     out: Hashing<W>,
     squeezer: Squeezer,
     lines: Vec<u8>,
-    compressed: Vec<u8>,
     end: IndexEnd,
 }
 
@@ -206,7 +205,6 @@ impl<W: Write> IndexWriter<W> {
             out: Hashing::new(out),
             squeezer: Squeezer::for_index(),
             lines: Vec::new(),
-            compressed: Vec::new(),
             end: IndexEnd::default(),
         }
     }
@@ -243,9 +241,10 @@ impl<W: Write> IndexWriter<W> {
     }
 
     fn close_block(&mut self) -> io::Result<()> {
-        self.squeezer.squeeze(&self.lines, &mut self.compressed)?;
+        self.squeezer.squeeze(&mut self.lines)?;
+        self.out.write_all(&self.lines)?;
         self.lines.clear();
-        self.out.write_all(&self.compressed)
+        Ok(())
     }
 }
 

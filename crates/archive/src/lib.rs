@@ -48,6 +48,7 @@ mod verify;
 mod walk;
 mod xattr;
 
+pub use codec::Codec;
 pub use compare::{Change, Changes, Comparison, Reading, compare};
 pub use content::{VerifiedContent, verify_content};
 pub use error::{Corrupt, RestoreError};

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::codec::Codec;
 use crate::digest::sha256;
 use crate::error::{Corrupt, shown};
 
@@ -10,8 +11,6 @@ use crate::error::{Corrupt, shown};
 pub const FORMAT_VERSION: u32 = 1;
 /// Readers take no more of a manifest than this.
 pub const MAX_MANIFEST_BYTES: u64 = 1 << 20;
-/// The codec of this build.
-const CODEC: &str = "gzip";
 /// Files are archived with their holes.
 pub(crate) const SPARSE: &str = "sparse";
 /// Features that this build can read.
@@ -27,7 +26,7 @@ pub struct Manifest {
     /// [`FORMAT_VERSION`] of the writer.
     pub format_version: u32,
     /// How the members are compressed.
-    pub codec: String,
+    pub codec: Codec,
     /// What a reader must know beyond the format's version.
     pub features: Vec<String>,
     /// The archive.
@@ -146,11 +145,6 @@ impl From<ManifestError> for Corrupt {
 }
 
 impl Manifest {
-    /// The version and codec of what this build writes.
-    pub fn format() -> (u32, String) {
-        (FORMAT_VERSION, CODEC.to_owned())
-    }
-
     /// The manifest as it is stored: indented JSON, sealed with a digest of itself.
     pub fn to_json(&self) -> Result<String, serde_json::Error> {
         let json = serde_json::to_string_pretty(self)?;
@@ -205,8 +199,8 @@ impl Format {
                 "format version {version}"
             )));
         }
-        if self.codec != CODEC {
-            let codec = &self.codec;
+        let codec = &self.codec;
+        if serde_json::from_value::<Codec>(codec.as_str().into()).is_err() {
             return Err(ManifestError::Unsupported(format!("the codec {codec:?}")));
         }
         let known = |feature: &String| KNOWN_FEATURES.contains(&feature.as_str());

@@ -1,18 +1,17 @@
-//! The tar stream as a row of independent gzip members.
+//! The tar stream as a row of independent members.
 
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use flate2::bufread::GzDecoder;
-
 use crate::ahead::{Loaded, Members};
+use crate::codec::Codec;
 use crate::digest::sha256;
 use crate::error::Corrupt;
 use crate::index::IndexMember;
 
 /// Readers take members of up to this much, so that memory stays bounded.
 pub(crate) const MAX_MEMBER_BYTES: u64 = 8 << 20;
-/// What a gzip member may take beyond its content: header, trailer, stored-block headers.
+/// What a member may take beyond its content: header, trailer, headers of what is stored.
 pub(crate) const MAX_MEMBER_OVERHEAD_BYTES: u64 = 64 << 10;
 
 /// Reads the compressed bytes of `member`, which come next in `archive`.
@@ -35,22 +34,14 @@ pub(crate) fn fetch(
 /// # Guarantees
 /// It is compared with its digest before it is decompressed, and gives exactly the bytes that the
 /// index promises, so no archive can make it hold more than one member.
-pub(crate) fn load(member: &IndexMember, compressed: &[u8]) -> io::Result<Vec<u8>> {
+pub(crate) fn load(codec: Codec, member: &IndexMember, compressed: &[u8]) -> io::Result<Vec<u8>> {
     let fault = |what: &str| Corrupt::new(place_of(member), what).into_io();
     if sha256(compressed) != member.sha256 {
         return Err(fault("its bytes are not those that were written"));
     }
     // Its size is bounded by what was checked when it was read.
-    let mut content = Vec::with_capacity(usize::try_from(member.tar_size + 1).unwrap_or(0));
-    let mut gzip = GzDecoder::new(compressed);
-    (&mut gzip)
-        .take(member.tar_size + 1)
-        .read_to_end(&mut content)
-        .map_err(|e| fault(&format!("it does not decompress: {e}")))?;
-    if content.len() as u64 != member.tar_size || !gzip.into_inner().is_empty() {
-        return Err(fault("it holds more or less than the index says"));
-    }
-    Ok(content)
+    let size = usize::try_from(member.tar_size).unwrap_or(0);
+    codec.expand(compressed, size).map_err(|what| fault(&what))
 }
 
 /// Reads the tar stream of an archive, member by member as its index has them.

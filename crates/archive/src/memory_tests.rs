@@ -6,11 +6,9 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
-
 use crate::archive_writer::ArchiveWriter;
 use crate::builder::EntryEnd;
+use crate::codec::{Codec, Squeezer};
 use crate::crafted::{entry, file, object_of, unpack_all};
 use crate::digest::sha256;
 use crate::entry::EntryKind;
@@ -58,6 +56,15 @@ fn child(work: impl FnOnce(&Path)) {
     println!("peak {}", peak.split_whitespace().next().unwrap());
 }
 
+/// Notes how the archive in a directory is compressed.
+fn tell_codec(dir: &Path, codec: Codec) {
+    std::fs::write(dir.join("codec"), serde_json::to_string(&codec).unwrap()).unwrap();
+}
+
+fn codec_of(dir: &Path) -> Codec {
+    serde_json::from_slice(&std::fs::read(dir.join("codec")).unwrap()).unwrap()
+}
+
 fn read(dir: &Path, name: &str) -> impl Read + use<> {
     BufReader::new(File::open(dir.join(name)).unwrap())
 }
@@ -69,6 +76,7 @@ fn child_verifies() {
         let (members, entries) = (read(dir, "index"), read(dir, "index"));
         // The digest is not of this archive; that is found at the very end.
         let done = verify_content(
+            codec_of(dir),
             read(dir, "archive"),
             members,
             entries,
@@ -87,7 +95,12 @@ fn child_verifies() {
 fn child_unpacks() {
     child(|dir| {
         let indexes = [(); 3].map(|()| read(dir, "index"));
-        let done = unpack_all(&dir.join("target"), Whole(read(dir, "archive")), indexes);
+        let done = unpack_all(
+            codec_of(dir),
+            &dir.join("target"),
+            Whole(read(dir, "archive")),
+            indexes,
+        );
         assert!(done.unwrap_err().to_string().contains("more or less"));
     });
 }
@@ -96,18 +109,24 @@ fn child_unpacks() {
 fn child_unpacks_all() {
     child(|dir| {
         let indexes = [(); 3].map(|()| read(dir, "index"));
-        let done = unpack_all(&dir.join("target"), Whole(read(dir, "archive")), indexes);
+        let done = unpack_all(
+            codec_of(dir),
+            &dir.join("target"),
+            Whole(read(dir, "archive")),
+            indexes,
+        );
         assert_eq!(done.unwrap().files, UNPACKED);
     });
 }
 
 /// A directory with an archive of so many empty files, its index, and an empty target.
-fn empty_files(count: u64) -> tempfile::TempDir {
+fn empty_files(codec: Codec, count: u64) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("target")).unwrap();
+    tell_codec(dir.path(), codec);
     let create = |name| BufWriter::new(File::create(dir.path().join(name)).unwrap());
     let (mut archive, mut index) = (create("archive"), create("index"));
-    let mut writer = ArchiveWriter::new(&mut archive, &mut index);
+    let mut writer = ArchiveWriter::new(codec, &mut archive, &mut index);
     let root = entry(".", EntryKind::Directory);
     writer.begin(&root).unwrap();
     writer.end(root, EntryEnd::default()).unwrap();
@@ -130,42 +149,45 @@ fn empty_files(count: u64) -> tempfile::TempDir {
 
 #[test]
 fn hundreds_of_thousands_of_empty_files_are_checked_in_little_memory() {
-    let dir = empty_files(ENTRIES);
-    let peak = peak_kib_of("child_verifies", dir.path());
-    assert!(peak < LIMIT_KIB, "{peak} KiB");
+    for codec in Codec::ALL {
+        let dir = empty_files(codec, ENTRIES);
+        let peak = peak_kib_of("child_verifies", dir.path());
+        assert!(peak < LIMIT_KIB, "{codec:?}: {peak} KiB");
+    }
 }
 
 #[test]
 fn as_many_empty_files_are_made_in_little_memory() {
-    let dir = empty_files(UNPACKED);
+    let dir = empty_files(Codec::Zstd, UNPACKED);
     let peak = peak_kib_of("child_unpacks_all", dir.path());
     assert!(peak < LIMIT_KIB, "{peak} KiB");
 }
 
 #[test]
 fn a_bomb_is_not_decompressed_beyond_what_its_index_promises() {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::create_dir(dir.path().join("target")).unwrap();
-    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
-    for _ in 0..256 {
-        gzip.write_all(&vec![0; 1 << 20]).unwrap();
-    }
-    let bomb = gzip.finish().unwrap();
-    let mut index = Vec::new();
-    let mut lines = IndexWriter::new(&mut index);
-    let member = IndexMember {
-        offset: 0,
-        size: bomb.len() as u64,
-        tar_offset: 0,
-        tar_size: 1024,
-        sha256: sha256(&bomb),
-    };
-    lines.member(member).unwrap();
-    lines.finish().unwrap();
-    std::fs::write(dir.path().join("archive"), bomb).unwrap();
-    std::fs::write(dir.path().join("index"), index).unwrap();
-    for test in ["child_verifies", "child_unpacks"] {
-        let peak = peak_kib_of(test, dir.path());
-        assert!(peak < LIMIT_KIB, "{test}: {peak} KiB");
+    for codec in Codec::ALL {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("target")).unwrap();
+        tell_codec(dir.path(), codec);
+        let mut bomb = vec![0; 256 << 20];
+        let mut squeezer = Squeezer::for_members(codec).unwrap();
+        squeezer.squeeze(&mut bomb).unwrap();
+        let mut index = Vec::new();
+        let mut lines = IndexWriter::new(&mut index);
+        let member = IndexMember {
+            offset: 0,
+            size: bomb.len() as u64,
+            tar_offset: 0,
+            tar_size: 1024,
+            sha256: sha256(&bomb),
+        };
+        lines.member(member).unwrap();
+        lines.finish().unwrap();
+        std::fs::write(dir.path().join("archive"), bomb).unwrap();
+        std::fs::write(dir.path().join("index"), index).unwrap();
+        for test in ["child_verifies", "child_unpacks"] {
+            let peak = peak_kib_of(test, dir.path());
+            assert!(peak < LIMIT_KIB, "{codec:?}, {test}: {peak} KiB");
+        }
     }
 }

@@ -16,23 +16,19 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    /// Compresses a piece; gives its memory back beside.
-    pub(crate) fn of(
-        piece: Piece,
-        squeezer: &mut Squeezer,
-        scratch: &mut Vec<u8>,
-    ) -> io::Result<(Self, Vec<u8>)> {
-        scratch.clear();
-        if !piece.tar.is_empty() {
-            squeezer.squeeze(&piece.tar, scratch)?;
+    /// Compresses a piece, in its memory.
+    pub(crate) fn of(piece: Piece, squeezer: &mut Squeezer) -> io::Result<Self> {
+        let mut bytes = piece.tar;
+        let tar_bytes = bytes.len() as u64;
+        if tar_bytes > 0 {
+            squeezer.squeeze(&mut bytes)?;
         }
-        let member = Self {
-            bytes: scratch.as_slice().into(),
-            sha256: sha256(scratch),
-            tar_bytes: piece.tar.len() as u64,
+        Ok(Self {
+            sha256: sha256(&bytes),
+            bytes,
+            tar_bytes,
             entries: piece.entries,
-        };
-        Ok((member, piece.tar))
+        })
     }
 }
 
@@ -68,14 +64,14 @@ impl<A: Write, I: Write> Output<A, I> {
         self.run_start = self.tar_offset;
     }
 
-    /// Appends a member; one of nothing is none.
-    pub(crate) fn write(&mut self, member: Member) -> io::Result<()> {
+    /// Appends a member, and gives its memory back; one of nothing is none.
+    pub(crate) fn write(&mut self, member: Member) -> io::Result<Vec<u8>> {
         for mut entry in member.entries {
             entry.offset += self.run_start;
             self.index.entry(entry)?;
         }
         if member.bytes.is_empty() {
-            return Ok(());
+            return Ok(member.bytes);
         }
         let line = IndexMember {
             offset: self.archive.bytes(),
@@ -86,7 +82,8 @@ impl<A: Write, I: Write> Output<A, I> {
         };
         self.archive.write_all(&member.bytes)?;
         self.tar_offset += member.tar_bytes;
-        self.index.member(line)
+        self.index.member(line)?;
+        Ok(member.bytes)
     }
 
     /// Ends both.

@@ -18,7 +18,7 @@ use std::thread;
 use self::conveyor::{Conveyor, Halted};
 use self::reader::{Reader, Shared};
 use self::walker::Walker;
-use crate::codec::Squeezer;
+use crate::codec::{Codec, Squeezer};
 use crate::entry::{Entry, EntryKind};
 use crate::manifest::{Counts, SPARSE};
 use crate::meta::Meta;
@@ -30,8 +30,33 @@ use crate::xattr::Xattrs;
 
 /// Threads that read: a disk is faster when it is asked for several files at once.
 const READERS: usize = 4;
-/// Threads that compress, at most: each takes some 4 MiB.
-const MOST_COMPRESSORS: usize = 4;
+
+/// Threads that compress, and pieces that exist at once: these bound the memory of a pack.
+struct Room {
+    compressors: usize,
+    places: usize,
+}
+
+impl Room {
+    fn of(codec: Codec) -> Self {
+        match codec {
+            // Each thread takes some 3 MiB, each piece 1.5 MiB.
+            Codec::Gzip => {
+                let compressors = at_most(4);
+                Self {
+                    compressors,
+                    places: READERS + compressors + 2,
+                }
+            }
+            // Each thread takes some 5 MiB, each piece 5 MiB; two threads are as fast as disks.
+            Codec::Zstd => Self {
+                compressors: at_most(2),
+                places: 5,
+            },
+        }
+    }
+}
+
 /// Something about a path that a backup tells.
 #[derive(Debug)]
 pub enum Notice {
@@ -95,15 +120,17 @@ pub enum PackError {
 /// - The archive of a tree is the same whatever the threads do.
 pub fn pack(
     source: OwnedFd,
+    codec: Codec,
     archive: impl Write + Send,
     index: impl Write + Send,
     notify: Notify<'_>,
     meter: &Meter,
     stop: &AtomicBool,
 ) -> Result<Packed, PackError> {
-    let compressors = at_most(MOST_COMPRESSORS);
+    let room = Room::of(codec);
     let shared = Shared {
-        conveyor: Conveyor::new(READERS + compressors + 2),
+        conveyor: Conveyor::new(room.places),
+        piece_size: codec.piece_size(),
         unreadable: AtomicU64::new(0),
         logical_bytes: AtomicU64::new(0),
         xattrs_left_out: AtomicU64::new(0),
@@ -116,8 +143,8 @@ pub fn pack(
         for _ in 0..READERS {
             scope.spawn(|| guarded(&shared, || Reader::new(&shared).run()));
         }
-        for _ in 0..compressors {
-            scope.spawn(|| guarded(&shared, || compress(&shared, &output)));
+        for _ in 0..room.compressors {
+            scope.spawn(|| guarded(&shared, || compress(&shared, codec, &output)));
         }
         let mut counts = None;
         guarded(&shared, || {
@@ -163,18 +190,16 @@ fn guarded(shared: &Shared<'_>, work: impl FnOnce() -> Result<(), Halted>) {
 /// Compresses pieces, and writes those whose turn it is.
 fn compress<A: Write, I: Write>(
     shared: &Shared<'_>,
+    codec: Codec,
     output: &Mutex<(Output<A, I>, Notify<'_>)>,
 ) -> Result<(), Halted> {
-    let mut squeezer = Squeezer::for_members();
-    let mut scratch = Vec::new();
+    let fail = |error| {
+        shared.conveyor.fail(error);
+        Halted
+    };
+    let mut squeezer = Squeezer::for_members(codec).map_err(fail)?;
     while let Some((place, (piece, notices))) = shared.conveyor.raw()? {
-        let (member, memory) = match Member::of(piece, &mut squeezer, &mut scratch) {
-            Ok(made) => made,
-            Err(error) => {
-                shared.conveyor.fail(error);
-                return Err(Halted);
-            }
-        };
+        let member = Member::of(piece, &mut squeezer).map_err(fail)?;
         let write = |place: conveyor::Place, (member, notices): (Member, reader::Notices)| {
             let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
             for (path, notice) in notices {
@@ -184,13 +209,11 @@ fn compress<A: Write, I: Write>(
                 output.0.begin_run();
             }
             if shared.is_broken() {
-                return Ok(());
+                return Ok(Vec::new());
             }
             output.0.write(member)
         };
-        shared
-            .conveyor
-            .finished(place, (member, notices), memory, write)?;
+        shared.conveyor.finished(place, (member, notices), write)?;
     }
     Ok(())
 }

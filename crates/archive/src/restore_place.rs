@@ -9,14 +9,15 @@ use rustix::io::Errno;
 
 use crate::tree::{Node, Seen, build, snapshot};
 use crate::{
-    Changes, Comparison, Finished, Job, Losses, Meter, Overwrite, Plan, Reading, RestoreError,
-    Selection, Stage, Survey, Target, Try, Undone, compare, pack, plan, undo,
+    Changes, Codec, Comparison, Finished, Job, Losses, Meter, Overwrite, Plan, Reading,
+    RestoreError, Selection, Stage, Survey, Target, Try, Undone, compare, pack, plan, undo,
 };
 
 pub(crate) static GO: AtomicBool = AtomicBool::new(false);
 
 pub(crate) struct Place {
     pub(crate) dir: tempfile::TempDir,
+    codec: Codec,
     pub(crate) archive: Vec<u8>,
     index: Vec<u8>,
     selection: Selection,
@@ -26,6 +27,10 @@ pub(crate) struct Place {
 impl Place {
     /// A source, packed, and an empty target.
     pub(crate) fn new(make: impl FnOnce(&Path)) -> Self {
+        Self::with(Codec::Gzip, make)
+    }
+
+    pub(crate) fn with(codec: Codec, make: impl FnOnce(&Path)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for name in ["source", "target"] {
             fs::create_dir(dir.path().join(name)).unwrap();
@@ -35,6 +40,7 @@ impl Place {
         let (mut archive, mut index) = (Vec::new(), Vec::new());
         pack(
             source.into(),
+            codec,
             &mut archive,
             &mut index,
             &mut |_, _| {},
@@ -44,6 +50,7 @@ impl Place {
         .unwrap();
         let mut place = Self {
             dir,
+            codec,
             archive,
             index,
             selection: Selection::new(&[]).unwrap(),
@@ -88,6 +95,7 @@ impl Place {
         reading: Reading,
     ) -> Result<Changes, RestoreError> {
         let comparison = Comparison {
+            codec: self.codec,
             target: &self.open(),
             overwrite,
             selection: &self.selection,
@@ -114,6 +122,7 @@ impl Place {
             target.begin()?;
         }
         let job = Job {
+            codec: self.codec,
             target: &target,
             overwrite,
             nth: match stage {

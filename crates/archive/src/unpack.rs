@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use self::crew::{Foreman, with_crew};
 use crate::beneath::{DirStack, open_dir_beneath};
+use crate::codec::Codec;
 use crate::entries::{EntryReader, with_entries};
 use crate::entry::{Entry, EntryKind, check_path, is_within, name_of};
 use crate::error::{Corrupt, Refused, RestoreError, shown};
@@ -54,6 +55,8 @@ pub enum Try {
 
 /// Where a restore writes, and what.
 pub struct Job<'j> {
+    /// How the archive is compressed.
+    pub codec: Codec,
     /// The target, claimed and begun.
     pub target: &'j Target,
     /// What may happen to what it holds.
@@ -93,27 +96,34 @@ pub fn unpack<I: Read + Send>(
     let linked = make_linked(job.target, &job.survey.links)?;
     with_crew(job.meter, |crew| {
         let needed = &job.survey.needed;
-        with_entries(archive, (members, entries), needed, job.stop, |stream| {
-            let mut unpacker = Unpacker {
-                job,
-                stream,
-                picker: Picker::new(job.selection, ahead),
-                started: false,
-                root: None,
-                dirs,
-                linked,
-                pending: Vec::new(),
-                crew: Foreman::new(crew),
-                left: VecDeque::new(),
-                left_bytes: 0,
-                inherits: Vec::new(),
-                done,
-            };
-            let ended = unpacker.run();
-            // What is under way is waited for, so that what was written is known to the file.
-            let written = unpacker.collect(Some(unpacker.crew.mark()));
-            ended.and(written)
-        })
+        with_entries(
+            job.codec,
+            archive,
+            (members, entries),
+            needed,
+            job.stop,
+            |stream| {
+                let mut unpacker = Unpacker {
+                    job,
+                    stream,
+                    picker: Picker::new(job.selection, ahead),
+                    started: false,
+                    root: None,
+                    dirs,
+                    linked,
+                    pending: Vec::new(),
+                    crew: Foreman::new(crew),
+                    left: VecDeque::new(),
+                    left_bytes: 0,
+                    inherits: Vec::new(),
+                    done,
+                };
+                let ended = unpacker.run();
+                // What is under way is waited for, so that what was written is known to the file.
+                let written = unpacker.collect(Some(unpacker.crew.mark()));
+                ended.and(written)
+            },
+        )
     })
 }
 

@@ -14,8 +14,8 @@ use anyhow::{Context, bail};
 use clap::{Parser, ValueEnum};
 use tidelock_mover::run_request;
 use tidelock_protocol::{
-    BackupTask, Effect, ExpectedArchive, Household, Location, Outcome, Overwrite, PROTOCOL_VERSION,
-    Request, RestoreTask, RunId, StorageTarget, Task, VerificationLevel,
+    BackupTask, Effect, ExpectedArchive, Format, Household, Location, Outcome, Overwrite,
+    PROTOCOL_VERSION, Request, RestoreTask, RunId, StorageTarget, Task, VerificationLevel,
 };
 
 /// Environment variable that makes this program the measured process.
@@ -29,6 +29,9 @@ struct Arguments {
     /// Which shapes of tree; all by default.
     #[arg(long, value_enum)]
     shape: Vec<Shape>,
+    /// Of the archives.
+    #[arg(long, value_enum, default_value_t = Form::TarGz)]
+    format: Form,
     /// Where trees and archives are made; removed afterwards.
     #[arg(long, default_value_os_t = std::env::temp_dir())]
     dir: PathBuf,
@@ -48,6 +51,23 @@ enum Shape {
     Deep,
     /// Each file has a second name in another directory.
     Linked,
+    /// Files of 64 MiB, half of them noise; one for 10,000 files.
+    Large,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Form {
+    TarGz,
+    TarZst,
+}
+
+impl From<Form> for Format {
+    fn from(form: Form) -> Self {
+        match form {
+            Form::TarGz => Self::TarGz,
+            Form::TarZst => Self::TarZst,
+        }
+    }
 }
 
 /// What one measured process did.
@@ -99,6 +119,7 @@ fn measure_shape(arguments: &Arguments, shape: Shape) -> anyhow::Result<u64> {
         Task::Backup(BackupTask {
             source_path: text("source"),
             location: location.clone(),
+            format: arguments.format.into(),
             pvc_name: "data".into(),
             policy_name: None,
             verification: VerificationLevel::Full,
@@ -218,6 +239,31 @@ fn build(root: &Path, shape: Shape, files: u64) -> anyhow::Result<()> {
             }
         }
         Shape::Deep => chains(root, files / 10)?,
+        Shape::Large => large(root, files / 10_000)?,
+    }
+    Ok(())
+}
+
+fn large(root: &Path, files: u64) -> anyhow::Result<()> {
+    let mut state = 1_u64;
+    let mut piece = vec![0; 1 << 20];
+    for n in 0..files {
+        let mut file = fs::File::create(root.join(format!("{n}")))?;
+        for _ in 0..64 {
+            for (at, byte) in piece.iter_mut().enumerate() {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                let noise = (state >> 24) as u8;
+                // Half of it takes letters in little-varied order, as text does.
+                *byte = if n % 2 == 0 || at % 8 == 0 {
+                    noise
+                } else {
+                    b'a' + (at % 23) as u8
+                };
+            }
+            std::io::Write::write_all(&mut file, &piece)?;
+        }
     }
     Ok(())
 }

@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use rustix::fs::{Mode, OFlags};
-use tidelock_archive::{Manifest, Notice, ObjectRef, PackError, Packed, Sample, Source, pack};
+use tidelock_archive::{
+    FORMAT_VERSION, Manifest, Notice, ObjectRef, PackError, Packed, Sample, Source, pack,
+};
 use tidelock_protocol::{
     BackupReport, BackupTask, Failure, FailureReason, FolderReport, Location, PathSample, RunId,
     Step, VerificationLevel,
@@ -22,6 +24,7 @@ use crate::progress::Total;
 use crate::proof::{cost, not_proven, prove};
 use crate::stored::{bounded, has_manifest, manifest_bytes, owner_uid, parse_manifest};
 use crate::told::Told;
+use crate::words;
 
 /// Archives the source of `task` and publishes the backup.
 ///
@@ -47,22 +50,22 @@ pub(crate) fn backup(
     if let Some(report) = already_done(storage, run, task, control)? {
         return Ok(report);
     }
-    for key in [task.location.archive_key(), task.location.manifest_key()] {
-        storage.sweep(&key, &run.uid).map_err(|e| of_storage(&e))?;
+    let archive_key = task.location.archive_key(task.format);
+    for key in [&archive_key, &task.location.manifest_key()] {
+        storage.sweep(key, &run.uid).map_err(|e| of_storage(&e))?;
     }
     let found = household::look_after(storage, run, &task.location, &task.household, stop);
     let folder = household::told(found);
-    let mut objects = Objects::new(storage, run, &task.location);
+    let mut objects = Objects::new(storage, run, task);
     objects.clear_left_overs()?;
     let mut told = Told::default();
     control.progress.begin(Step::Saving, Total::default());
-    let packed = objects.pack(task, &mut told, control)?;
-    let (format_version, codec) = Manifest::format();
+    let packed = objects.pack(&mut told, control)?;
     let mut manifest = Manifest {
-        format_version,
-        codec,
+        format_version: FORMAT_VERSION,
+        codec: words::codec(task.format),
         features: packed.features,
-        archive: object_ref(task.location.archive_key(), &packed.archive),
+        archive: object_ref(archive_key, &packed.archive),
         index: object_ref(task.location.index_key(), &packed.index),
         counts: packed.counts,
         logical_bytes: packed.logical_bytes,
@@ -132,7 +135,7 @@ fn already_done(
     control: &Control<'_>,
 ) -> Result<Option<BackupReport>, Failure> {
     let location = &task.location;
-    let proven = match published_before(storage, run, location)? {
+    let proven = match published_before(storage, run, task)? {
         Published::Nothing => return Ok(None),
         Published::Damaged => None,
         Published::Whole(manifest) => {
@@ -170,21 +173,23 @@ fn is_damage(failure: &Failure) -> bool {
 enum Published {
     /// No backup.
     Nothing,
-    /// A backup of this very run, of which something is not as its manifest says.
+    /// A backup of this very run, of which something is not as its manifest or the task says.
     Damaged,
     /// A backup of this very run, all there by name and size.
     Whole(Box<Manifest>),
 }
 
-/// What stands at `location`.
+/// What stands at the task's location. A backup in another format than the one that is asked for is
+/// none that can be reported.
 ///
 /// # Errors
 /// `ArchiveConflict` when it is the backup of another run.
 fn published_before(
     storage: &dyn Storage,
     run: &RunId,
-    location: &Location,
+    task: &BackupTask,
 ) -> Result<Published, Failure> {
+    let location = &task.location;
     let Some(bytes) = manifest_bytes(storage, location)? else {
         return Ok(Published::Nothing);
     };
@@ -199,7 +204,9 @@ fn published_before(
     }
     Ok(match parse_manifest(&bytes, location) {
         Ok(manifest)
-            if is_there(storage, &manifest.archive)? && is_there(storage, &manifest.index)? =>
+            if manifest.codec == words::codec(task.format)
+                && is_there(storage, &manifest.archive)?
+                && is_there(storage, &manifest.index)? =>
         {
             Published::Whole(Box::new(manifest))
         }
@@ -220,29 +227,30 @@ struct Objects<'o> {
     storage: &'o dyn Storage,
     run: &'o RunId,
     location: &'o Location,
+    task: &'o BackupTask,
     /// What this run has published, in order.
     published: Vec<(String, ObjectInfo)>,
 }
 
 impl<'o> Objects<'o> {
-    fn new(storage: &'o dyn Storage, run: &'o RunId, location: &'o Location) -> Self {
+    fn new(storage: &'o dyn Storage, run: &'o RunId, task: &'o BackupTask) -> Self {
         Self {
             storage,
             run,
-            location,
+            location: &task.location,
+            task,
             published: Vec::new(),
         }
     }
 
-    /// Removes what runs that died before their manifest left in this place.
+    fn archive_key(&self) -> String {
+        self.location.archive_key(self.task.format)
+    }
+
+    /// Removes what runs that died before their manifest left in this place, in any format.
     fn clear_left_overs(&self) -> Result<(), Failure> {
-        let location = self.location;
-        for key in [
-            location.archive_key(),
-            location.index_key(),
-            location.digest_key(),
-        ] {
-            if has_manifest(self.storage, location)? {
+        for key in self.location.data_keys() {
+            if has_manifest(self.storage, self.location)? {
                 return Err(self.published_elsewhere());
             }
             self.storage.delete(&key).map_err(|e| of_storage(&e))?;
@@ -251,25 +259,21 @@ impl<'o> Objects<'o> {
     }
 
     /// Writes archive and index, then publishes archive, index and digest file.
-    fn pack(
-        &mut self,
-        task: &BackupTask,
-        told: &mut Told,
-        control: &Control<'_>,
-    ) -> Result<Packed, Failure> {
-        let source = open_source(&task.source_path)?;
+    fn pack(&mut self, told: &mut Told, control: &Control<'_>) -> Result<Packed, Failure> {
+        let source = open_source(&self.task.source_path)?;
         let storage = self.storage;
         let put = |key: &str| {
             storage
                 .put(key, &self.run.uid)
                 .map_err(|e| of_storage_write(&e))
         };
-        let mut archive = put(&self.location.archive_key())?;
+        let mut archive = put(&self.archive_key())?;
         let mut index = put(&self.location.index_key())?;
         let mut notify = |path: &[u8], notice: Notice| told.take(path, &notice);
         let meter = control.progress.meter();
         let packed = pack(
             source,
+            words::codec(self.task.format),
             &mut archive,
             &mut index,
             &mut notify,
@@ -302,24 +306,24 @@ impl<'o> Objects<'o> {
         packed: &Packed,
     ) -> Result<(), Failure> {
         // Another run may have finished under this name since the first look.
-        let published = published_before(self.storage, self.run, self.location)?;
+        let published = published_before(self.storage, self.run, self.task)?;
         if !matches!(published, Published::Nothing) {
             return Err(self.published_elsewhere());
         }
-        let location = self.location;
-        self.commit(location.archive_key(), archive)?;
-        self.commit(location.index_key(), index)?;
-        let key = location.archive_key();
+        let key = self.archive_key();
+        self.commit(key.clone(), archive)?;
+        self.commit(self.location.index_key(), index)?;
         let name = key.rsplit('/').next().unwrap_or(&key);
         let line = format!("{}  {name}\n", packed.archive.1);
+        let digest_key = self.location.digest_key(self.task.format);
         let mut digest = self
             .storage
-            .put(&location.digest_key(), &self.run.uid)
+            .put(&digest_key, &self.run.uid)
             .map_err(|e| of_storage_write(&e))?;
         digest
             .write_all(line.as_bytes())
             .map_err(|e| of_stored_io("write the digest file", &e))?;
-        self.commit(location.digest_key(), digest)
+        self.commit(digest_key, digest)
     }
 
     fn commit(

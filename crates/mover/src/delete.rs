@@ -66,20 +66,17 @@ fn delete_item(storage: &dyn Storage, item: &DeleteItem) -> Result<u64, Failure>
     if !item.unfinished_only && is_own(storage, item)? {
         freed += delete_object(storage, &location.manifest_key())?;
     }
-    for key in [
-        location.digest_key(),
-        location.index_key(),
-        location.archive_key(),
-    ] {
+    // Whatever the format: one that dies early is tried again, perhaps in another.
+    for key in location.data_keys().iter().rev() {
         // A Backup that was made again under the same name may publish at any moment.
         if has_manifest(storage, location)? {
             tracing::warn!(%location, "a finished backup stands there and was left alone");
             break;
         }
-        freed += delete_object(storage, &key)?;
+        freed += delete_object(storage, key)?;
     }
     storage
-        .sweep(&location.archive_key(), &item.backup_uid)
+        .sweep(&location.manifest_key(), &item.backup_uid)
         .map_err(|e| of_storage(&e))?;
     Ok(freed)
 }

@@ -13,9 +13,9 @@ use crate::failure::of_storage;
 /// A temporary that was written to within this time is left alone, whoever it belongs to.
 const MIN_AGE: Duration = Duration::from_secs(3600);
 /// Ends the key of every manifest.
-const MANIFEST: &str = ".manifest.json";
-/// Ends the keys of the other objects of a backup, in the order in which they are published.
-const DATA: [&str; 3] = [".tar.gz", ".index.jsonl.gz", ".tar.gz.sha256"];
+const MANIFEST: &str = Location::MANIFEST_ENDING;
+/// End the keys of the other objects of a backup, whatever its format.
+const DATA: &[&str] = &Location::DATA_ENDINGS;
 
 /// Removes what dead runs left unfinished in the folder of `own`, and tells which other backups
 /// stand there, and which archives that were never finished.
@@ -37,7 +37,7 @@ pub(crate) fn look_after(
         let active: HashSet<&str> = active.iter().map(String::as_str).collect();
         let is_alive = |uid: &str| uid == run.uid || active.contains(uid);
         folder.swept = storage
-            .sweep_dead(&own.archive_key(), &run.uid, MIN_AGE, &is_alive)
+            .sweep_dead(&own.manifest_key(), &run.uid, MIN_AGE, &is_alive)
             .map_err(|e| of_storage(&e))?;
     }
     let known: Option<HashSet<&str>> = household

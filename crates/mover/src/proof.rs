@@ -34,7 +34,9 @@ pub(crate) fn prove(
     let lines = || get(storage, index);
     verify_index(lines()?, manifest, stop).map_err(|e| of_restore(&e))?;
     let content = get_fresh(storage, archive)?;
-    verify_content(content, lines()?, lines()?, archive, stop).map_err(|e| of_restore(&e))?;
+    let codec = manifest.codec;
+    verify_content(codec, content, lines()?, lines()?, archive, stop)
+        .map_err(|e| of_restore(&e))?;
     Ok(())
 }
 

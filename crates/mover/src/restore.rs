@@ -156,6 +156,7 @@ impl Restore<'_> {
         let archive = Stretches::new(self.storage, &manifest.archive);
         let indexes = self.indexes(manifest)?;
         let job = Job {
+            codec: manifest.codec,
             target: &self.target,
             overwrite: self.overwrite,
             nth,
@@ -213,6 +214,7 @@ impl Restore<'_> {
 
     fn compare(&self, manifest: &Manifest, reading: Reading) -> Result<Changes, Failure> {
         let comparison = Comparison {
+            codec: manifest.codec,
             target: &self.target,
             overwrite: self.overwrite,
             selection: &self.selection,

@@ -8,6 +8,7 @@ use tidelock_protocol::{ExpectedArchive, Failure, FailureReason, Location};
 use tidelock_storage::{ErrorClass, Storage, StorageError};
 
 use crate::failure::{corrupt, failure, of_manifest, of_storage, of_stored_io};
+use crate::words;
 
 /// The bytes of the manifest at `location`; none when there is no backup.
 pub(crate) fn manifest_bytes(
@@ -53,8 +54,8 @@ pub(crate) fn parse_manifest(bytes: &[u8], location: &Location) -> Result<Manife
         failure.message = format!("{:?}: {}", location.manifest_key(), failure.message);
         failure
     })?;
-    if manifest.archive.key != location.archive_key() || manifest.index.key != location.index_key()
-    {
+    let archive_key = location.archive_key(words::format(manifest.codec));
+    if manifest.archive.key != archive_key || manifest.index.key != location.index_key() {
         return Err(corrupt(&format!(
             "{:?} names objects of another backup",
             location.manifest_key()

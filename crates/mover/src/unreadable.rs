@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tidelock_protocol::{Failure, Location};
+use tidelock_protocol::{Failure, Format, Location};
 use tidelock_storage::{ObjectInfo, Storage, StorageError, Upload, storage_error_in};
 
 use crate::failure::corrupt;
@@ -31,13 +31,12 @@ impl Unreadable {
     /// What is known of an object without reading it shows nothing, since a host remembers that of
     /// a disk that is gone.
     pub(crate) fn is_alone(&self, storage: &dyn Storage, location: &Location) -> bool {
-        let all = [
-            location.manifest_key(),
-            location.index_key(),
-            location.archive_key(),
-        ];
-        let mut others = all.iter().filter(|key| **key != self.key);
-        others.any(|key| first_bytes(storage, key).is_ok_and(|bytes| !bytes.is_empty()))
+        let archives = Format::ALL.map(|format| location.archive_key(format));
+        let all = [location.manifest_key(), location.index_key()]
+            .into_iter()
+            .chain(archives);
+        let mut others = all.filter(|key| *key != self.key);
+        others.any(|key| first_bytes(storage, &key).is_ok_and(|bytes| !bytes.is_empty()))
     }
 
     /// It as damage.

@@ -1,7 +1,21 @@
-//! What the archive engine tells of a target, in the words of the protocol.
+//! What the archive engine tells and is told, in the words of the protocol.
 
-use tidelock_archive::{Change, Changes, Losses, Overwrite, Sample, Undone};
-use tidelock_protocol::{self as protocol, PathSample, TargetState, UndoReport};
+use tidelock_archive::{Change, Changes, Codec, Losses, Overwrite, Sample, Undone};
+use tidelock_protocol::{self as protocol, Format, PathSample, TargetState, UndoReport};
+
+pub(crate) fn codec(format: Format) -> Codec {
+    match format {
+        Format::TarGz => Codec::Gzip,
+        Format::TarZst => Codec::Zstd,
+    }
+}
+
+pub(crate) fn format(codec: Codec) -> Format {
+    match codec {
+        Codec::Gzip => Format::TarGz,
+        Codec::Zstd => Format::TarZst,
+    }
+}
 
 pub(crate) fn overwrite(overwrite: protocol::Overwrite) -> Overwrite {
     match overwrite {

@@ -22,11 +22,13 @@ use proptest::prelude::*;
 use serde_json::Value;
 use tidelock_mover::run;
 use tidelock_protocol::{
-    ExpectedArchive, Failure, FailureReason, Household, Outcome, Task, VerifyItem, VerifyTask,
+    ExpectedArchive, Failure, FailureReason, Format, Household, Outcome, Task, VerifyItem,
+    VerifyTask,
 };
 
-const ARCHIVE: &str = ".tar.gz";
-const OBJECTS: [&str; 3] = [ARCHIVE, ".index.jsonl.gz", ".manifest.json"];
+/// Ends the key of an archive of either format.
+const ARCHIVES: [&str; 2] = [".tar.gz", ".tar.zst"];
+const OTHERS: [&str; 2] = [".index.jsonl.gz", ".manifest.json"];
 
 /// A real backup, in memory.
 struct Stored {
@@ -37,8 +39,8 @@ struct Stored {
 }
 
 impl Stored {
-    fn new() -> Self {
-        Self::of(|source| {
+    fn new(format: Format) -> Self {
+        Self::of(format, |source| {
             fs::create_dir(source.join("dir")).unwrap();
             fs::write(source.join("dir/file"), b"what is in it").unwrap();
             fs::write(source.join("empty"), b"").unwrap();
@@ -50,8 +52,8 @@ impl Stored {
     }
 
     /// Of a source that is filled by `fill`.
-    fn of(fill: impl FnOnce(&Path)) -> Self {
-        let place = Place::new();
+    fn of(format: Format, fill: impl FnOnce(&Path)) -> Self {
+        let place = Place::of(format);
         fill(&place.source());
         let report = place.backup();
         let verify = Task::Verify(VerifyTask {
@@ -71,6 +73,12 @@ impl Stored {
             sound: Memory::of(&place),
             place,
         }
+    }
+
+    /// Endings of the archive and of all that are checked beside it.
+    fn objects(&self) -> [&'static str; 3] {
+        let [index, manifest] = OTHERS;
+        [self.place.format.ending(), index, manifest]
     }
 
     fn key(ending: &str) -> String {
@@ -114,9 +122,10 @@ impl Stored {
 
     /// Checks that an archive with another byte at `at` is refused with the member that holds it.
     fn refuses_at(&self, at: usize, mask: u8) {
-        let mut bytes = self.bytes(ARCHIVE).clone();
+        let archive = self.place.format.ending();
+        let mut bytes = self.bytes(archive).clone();
         bytes[at] ^= mask;
-        for said in self.refuses(ARCHIVE, bytes, &format!("with byte {at} ^ {mask:#x}")) {
+        for said in self.refuses(archive, bytes, &format!("with byte {at} ^ {mask:#x}")) {
             let member = member_in(&said).unwrap_or_else(|| panic!("no member in {said}"));
             assert!(member.contains(&at), "byte {at}: {said}");
         }
@@ -157,94 +166,105 @@ fn member_in(message: &str) -> Option<Range<usize>> {
 
 #[test]
 fn the_backup_that_is_damaged_here_is_sound() {
-    let stored = Stored::new();
-    let checked = stored.carry_out("v-1", &stored.verify, &stored.sound);
-    assert!(
-        matches!(&checked, Outcome::Verified(report) if report.verdicts == "g"),
-        "{checked:?}"
-    );
-    let restored = stored.carry_out("r-1", &stored.restore, &stored.sound);
-    assert!(matches!(restored, Outcome::Restored(_)), "{restored:?}");
+    for format in Format::ALL {
+        let stored = Stored::new(format);
+        let checked = stored.carry_out("v-1", &stored.verify, &stored.sound);
+        assert!(
+            matches!(&checked, Outcome::Verified(report) if report.verdicts == "g"),
+            "{checked:?}"
+        );
+        let restored = stored.carry_out("r-1", &stored.restore, &stored.sound);
+        assert!(matches!(restored, Outcome::Restored(_)), "{restored:?}");
+    }
 }
 
 #[test]
 fn no_byte_of_any_object_can_be_another() {
-    let stored = Stored::new();
-    for ending in OBJECTS {
-        let sound = stored.bytes(ending);
-        for at in 0..sound.len() {
-            for mask in [1 << (at % 8), 0xff] {
-                if ending == ARCHIVE {
-                    stored.refuses_at(at, mask);
-                    continue;
+    for format in Format::ALL {
+        let stored = Stored::new(format);
+        for ending in stored.objects() {
+            let sound = stored.bytes(ending);
+            for at in 0..sound.len() {
+                for mask in [1 << (at % 8), 0xff] {
+                    if ARCHIVES.contains(&ending) {
+                        stored.refuses_at(at, mask);
+                        continue;
+                    }
+                    let mut bytes = sound.clone();
+                    bytes[at] ^= mask;
+                    stored.refuses(ending, bytes, &format!("with byte {at} ^ {mask:#x}"));
                 }
-                let mut bytes = sound.clone();
-                bytes[at] ^= mask;
-                stored.refuses(ending, bytes, &format!("with byte {at} ^ {mask:#x}"));
             }
         }
+        stored.untouched();
     }
-    stored.untouched();
 }
 
 #[test]
 fn of_many_members_the_damaged_one_is_told() {
-    let stored = Stored::of(|source| {
-        for name in ["first", "second", "third"] {
-            fs::write(source.join(name), noise(name.len() as u64, 3 << 19)).unwrap();
+    for format in Format::ALL {
+        let stored = Stored::of(format, |source| {
+            for name in ["first", "second", "third"] {
+                fs::write(source.join(name), noise(name.len() as u64, 5 << 20)).unwrap();
+            }
+        });
+        let members = stored.members();
+        assert!(members.len() > 2, "{members:?}");
+        for member in &members {
+            for at in [
+                member.start,
+                member.start + member.len() / 2,
+                member.end - 1,
+            ] {
+                stored.refuses_at(at, 1);
+            }
         }
-    });
-    let members = stored.members();
-    assert!(members.len() > 2, "{members:?}");
-    for member in &members {
-        for at in [
-            member.start,
-            member.start + member.len() / 2,
-            member.end - 1,
-        ] {
-            stored.refuses_at(at, 1);
-        }
+        stored.untouched();
     }
-    stored.untouched();
 }
 
 #[test]
 fn no_object_can_end_early_or_go_on() {
-    let stored = Stored::new();
-    for ending in OBJECTS {
-        let sound = stored.bytes(ending);
-        for length in 0..sound.len() {
-            let cut = sound[..length].to_vec();
-            stored.refuses(ending, cut, &format!("cut to {length} bytes"));
+    for format in Format::ALL {
+        let stored = Stored::new(format);
+        for ending in stored.objects() {
+            let sound = stored.bytes(ending);
+            for length in 0..sound.len() {
+                let cut = sound[..length].to_vec();
+                stored.refuses(ending, cut, &format!("cut to {length} bytes"));
+            }
+            for more in [&b"\0"[..], b"\n", &[0; 1024], sound] {
+                let longer = [sound, more].concat();
+                stored.refuses(ending, longer, &format!("with {} bytes more", more.len()));
+            }
         }
-        for more in [&b"\0"[..], b"\n", &[0; 1024], sound] {
-            let longer = [sound, more].concat();
-            stored.refuses(ending, longer, &format!("with {} bytes more", more.len()));
-        }
+        stored.untouched();
     }
-    stored.untouched();
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
     #[test]
     fn no_stretch_of_an_object_can_be_replaced_moved_or_left_out(
-        object in 0..OBJECTS.len(),
+        format in prop::sample::select(&Format::ALL[..]),
+        object in 0..3_usize,
         from in any::<prop::sample::Index>(),
         to in any::<prop::sample::Index>(),
         instead in proptest::collection::vec(any::<u8>(), 0..40),
     ) {
         thread_local! {
-            static STORED: Stored = Stored::new();
+            static STORED: [Stored; 2] = Format::ALL.map(Stored::new);
         }
         STORED.with(|stored| {
-            let sound = stored.bytes(OBJECTS[object]);
+            let stored = &stored[usize::from(format == Format::TarZst)];
+            let ending = stored.objects()[object];
+            let sound = stored.bytes(ending);
             let (from, to) = (from.index(sound.len()), to.index(sound.len()));
             let (from, to) = (from.min(to), from.max(to));
             let bytes = [&sound[..from], &instead, &sound[to..]].concat();
             if bytes != *sound {
                 let how = format!("with {instead:?} at {from}..{to}");
-                stored.refuses(OBJECTS[object], bytes, &how);
+                stored.refuses(ending, bytes, &how);
             }
         });
     }

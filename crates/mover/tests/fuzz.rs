@@ -26,8 +26,8 @@ use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tidelock_archive::{
-    Finished, Job, Manifest, Meter, ObjectRef, Overwrite, RestoreError, Selection, Survey, Target,
-    Try, unpack, verify_content, verify_index,
+    Codec, Finished, Job, Manifest, Meter, ObjectRef, Overwrite, RestoreError, Selection, Survey,
+    Target, Try, unpack, verify_content, verify_index,
 };
 use tidelock_protocol::{MAX_REPORT_BYTES, Report, Request};
 
@@ -150,6 +150,14 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     gzip.finish().unwrap()
 }
 
+/// One member that holds `bytes`.
+fn squeezed(codec: Codec, bytes: &[u8]) -> Vec<u8> {
+    match codec {
+        Codec::Gzip => gzip(bytes),
+        Codec::Zstd => zstd::bulk::compress(bytes, 1).unwrap(),
+    }
+}
+
 fn gunzip(bytes: &[u8]) -> Vec<u8> {
     let mut content = Vec::new();
     MultiGzDecoder::new(bytes)
@@ -234,10 +242,10 @@ impl Cell {
         ways
     }
 
-    fn restore(&self, archive: &[u8], index: &[u8]) -> Result<(), RestoreError> {
+    fn restore(&self, codec: Codec, archive: &[u8], index: &[u8]) -> Result<(), RestoreError> {
         let outside = self.0.path().join("outside");
         let before = list(&outside);
-        let done = unpack_into(&self.0.path().join("target"), archive, index);
+        let done = unpack_into(codec, &self.0.path().join("target"), archive, index);
         assert_eq!(list(&outside), before, "what is outside has changed");
         let names = fs::read_dir(self.0.path()).unwrap().count();
         assert_eq!(names, 2, "something came beside the target");
@@ -245,11 +253,17 @@ impl Cell {
     }
 }
 
-fn unpack_into(target: &Path, archive: &[u8], index: &[u8]) -> Result<(), RestoreError> {
+fn unpack_into(
+    codec: Codec,
+    target: &Path,
+    archive: &[u8],
+    index: &[u8],
+) -> Result<(), RestoreError> {
     let mut target = Target::open(target, "r-1")?;
     target.claim(Overwrite::Never)?;
     target.begin()?;
     let job = Job {
+        codec,
         target: &target,
         overwrite: Overwrite::Never,
         nth: Try::First,
@@ -340,20 +354,31 @@ fn no_archive_makes_a_check_or_a_restore_panic_or_write_outside_its_target() {
             _ => disguised(sound_tar, &sound.lines, &cell.ways_out(), numbers),
         };
         let tar = &tar[..];
+        let codec = Codec::ALL[numbers.below(2)];
         // Sealed again, so that the damage gets past the digests to what decodes.
-        let archive = gzip(tar);
+        let mut archive = squeezed(codec, tar);
+        if numbers.below(4) == 0 {
+            archive = numbers.mutate(&archive, input);
+        }
         let index = sealed_index(&lines, &archive, tar);
         let expected = ObjectRef {
             key: "n/p/b.tar.gz".into(),
             bytes: archive.len() as u64,
             sha256: sha256(&archive),
         };
-        let checked = verify_content(&archive[..], &index[..], &index[..], &expected, &stop);
+        let checked = verify_content(
+            codec,
+            &archive[..],
+            &index[..],
+            &index[..],
+            &expected,
+            &stop,
+        );
         if let Err(error) = checked {
             assert!(!error.to_string().chars().any(char::is_control), "{error}");
         }
-        let _ = verify_content(tar, &index[..], &index[..], &expected, &stop);
-        if let Err(error) = cell.restore(&archive, &index) {
+        let _ = verify_content(codec, tar, &index[..], &index[..], &expected, &stop);
+        if let Err(error) = cell.restore(codec, &archive, &index) {
             assert!(!error.to_string().chars().any(char::is_control), "{error}");
         }
     });
@@ -433,15 +458,18 @@ fn the_corpus_holds_what_is_taken() {
     let sound = sound();
     let stop = AtomicBool::new(false);
     let tar = &corpus("archive")[0];
-    let archive = gzip(tar);
-    let index = sealed_index(&sound.lines, &archive, tar);
-    let expected = ObjectRef {
-        key: "k".into(),
-        bytes: archive.len() as u64,
-        sha256: sha256(&archive),
-    };
-    verify_content(&archive[..], &index[..], &index[..], &expected, &stop).unwrap();
-    Cell::new().restore(&archive, &index).unwrap();
+    for codec in Codec::ALL {
+        let archive = squeezed(codec, tar);
+        let index = sealed_index(&sound.lines, &archive, tar);
+        let expected = ObjectRef {
+            key: "k".into(),
+            bytes: archive.len() as u64,
+            sha256: sha256(&archive),
+        };
+        let (archive, index) = (&archive[..], &index[..]);
+        verify_content(codec, archive, index, index, &expected, &stop).unwrap();
+        Cell::new().restore(codec, archive, index).unwrap();
+    }
     verify_index(&gzip(&sound.lines)[..], &sound.manifest, &stop).unwrap();
     assert_eq!(gunzip(&gzip(tar)), *tar);
     for request in corpus("request") {

@@ -14,14 +14,14 @@ use std::os::unix::fs::{FileExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use common::{Place, list, noise, tool};
+use common::{Place, list, noise, tar_flag, tool};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use rustix::fs::{
     AtFlags, CWD, Mode, Timespec, Timestamps, XattrFlags, lsetxattr, mkfifoat, utimensat,
 };
 use tidelock_mover::run;
-use tidelock_protocol::Outcome;
+use tidelock_protocol::{Format, Outcome};
 use tidelock_storage::Directory;
 
 #[derive(Debug, Clone)]
@@ -55,6 +55,7 @@ fn sizes() -> impl Strategy<Value = usize> {
         (1 << 20) - 3..(1 << 20) + 3_usize,
         (1 << 20) - 1600..(1 << 20) - 400_usize,
         (3 << 19) - 1100..(3 << 19) + 3_usize,
+        (5 << 20) - 1100..(5 << 20) + 3_usize,
     ]
 }
 
@@ -166,8 +167,11 @@ fn attributes(path: &Path, node: &Node) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, max_shrink_iters: 200, ..ProptestConfig::default() })]
     #[test]
-    fn any_tree_comes_back_by_the_mover_and_by_tar(nodes in nodes()) {
-        let place = Place::new();
+    fn any_tree_comes_back_by_the_mover_and_by_tar(
+        format in prop::sample::select(&Format::ALL[..]),
+        nodes in nodes(),
+    ) {
+        let place = Place::of(format);
         build(&place.source(), &nodes);
         let storage = Directory::open(&place.storage()).unwrap();
         let go = AtomicBool::new(false);
@@ -181,8 +185,8 @@ proptest! {
         prop_assert!(list(&place.source()) == list(&place.target()));
         let plain = place.path("plain");
         fs::create_dir(&plain).unwrap();
-        let archive = place.object(".tar.gz");
-        let arguments = ["--xattrs", "--numeric-owner", "-xpzf", archive.to_str().unwrap()];
+        let archive = place.archive();
+        let arguments = ["--xattrs", "--numeric-owner", tar_flag(format), "-xpf", archive.to_str().unwrap()];
         tool("tar", &arguments, &plain);
         prop_assert!(list(&place.source()) == list(&plain), "tar differs");
     }

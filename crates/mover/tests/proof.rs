@@ -363,10 +363,13 @@ fn archives_that_were_never_finished_are_told_once_each_but_for_those_of_runs_th
     let (place, _) = three();
     let folder = place.storage().join("shop/data");
     let parts = [".tar.gz", ".index.jsonl.gz", ".tar.gz.sha256"];
+    let zstd = [".tar.zst", ".index.jsonl.gz", ".tar.zst.sha256"];
     for (name, there) in [
         ("dead", &parts[..]),
         ("deleted", &parts[..1]),
         ("odd", &parts[1..]),
+        ("other", &zstd[..]),
+        ("rest", &zstd[2..]),
         ("running", &parts[..]),
         ("nightly-2", &[]),
     ] {
@@ -384,8 +387,8 @@ fn archives_that_were_never_finished_are_told_once_each_but_for_those_of_runs_th
     let report = folder_of(place.run("u-1", backup));
     let mut told = report.unknown.first.clone();
     told.sort();
-    assert_eq!(told, ["dead", "deleted", "odd"]);
-    assert_eq!((report.unknown.total, report.archives), (3, 4));
+    assert_eq!(told, ["dead", "deleted", "odd", "other", "rest"]);
+    assert_eq!((report.unknown.total, report.archives), (5, 4));
 }
 
 #[test]

@@ -16,7 +16,7 @@ use std::time::Duration;
 use common::storage::Hooked;
 use common::{Place, assert_says, failure_of, list, location, noise};
 use tidelock_mover::run;
-use tidelock_protocol::{BackupReport, FailureReason, Outcome, Task};
+use tidelock_protocol::{BackupReport, FailureReason, Format, Location, Outcome, Task};
 use tidelock_storage::{Directory, ObjectInfo, Storage, StorageError, Upload};
 
 /// Storage that stops working at the n-th effect, as if the process had died: nothing after it
@@ -295,11 +295,42 @@ fn a_backup_of_another_run_is_left_untouched() {
 fn an_archive_without_a_manifest_is_a_left_over_and_replaced() {
     let place = small_source();
     fs::create_dir_all(place.storage().join("shop/data")).unwrap();
-    for ending in [".tar.gz", ".index.jsonl.gz", ".tar.gz.sha256"] {
+    for ending in Location::DATA_ENDINGS {
         fs::write(place.object(ending), b"left over").unwrap();
     }
     let backup = place.backup();
     place.restore(&backup);
+    let names = [
+        ".index.jsonl.gz",
+        ".manifest.json",
+        ".tar.gz",
+        ".tar.gz.sha256",
+    ];
+    assert_eq!(
+        place.stored_names(),
+        names.map(|ending| format!("nightly{ending}"))
+    );
+}
+
+#[test]
+fn a_run_that_is_asked_for_another_format_than_it_published_writes_that() {
+    let mut place = small_source();
+    place.backup();
+    place.format = Format::TarZst;
+    let backup = place.backup();
+    place.restore(&backup);
+    let names = [
+        ".index.jsonl.gz",
+        ".manifest.json",
+        ".tar.zst",
+        ".tar.zst.sha256",
+    ];
+    assert_eq!(
+        place.stored_names(),
+        names.map(|ending| format!("nightly{ending}"))
+    );
+    place.delete("u-1");
+    assert!(place.stored_names().is_empty());
 }
 
 #[test]

@@ -174,7 +174,7 @@ fn an_unknown_version_codec_or_feature_is_refused_by_name() {
             "\"formatVersion\": 7",
             "format version 7",
         ),
-        ("\"codec\": \"gzip\"", "\"codec\": \"zstd\"", "zstd"),
+        ("\"codec\": \"gzip\"", "\"codec\": \"lzma\"", "lzma"),
         ("\"features\": []", "\"features\": [\"sealed\"]", "sealed"),
     ] {
         let (place, backup) = backed_up();
@@ -202,6 +202,27 @@ fn a_manifest_that_names_objects_of_others_is_refused() {
     );
     let failure = refused(&place, &backup);
     assert_says(&failure, FailureReason::ArchiveCorrupt, &["another backup"]);
+}
+
+#[test]
+fn a_manifest_whose_codec_is_not_that_of_its_archive_is_refused() {
+    let codec = ("\"codec\": \"gzip\"", "\"codec\": \"zstd\"");
+    let (place, backup) = backed_up();
+    reseal(&place, codec.0, codec.1);
+    let failure = refused(&place, &backup);
+    assert_says(&failure, FailureReason::ArchiveCorrupt, &["another backup"]);
+    reseal(
+        &place,
+        "shop/data/nightly.tar.gz",
+        "shop/data/nightly.tar.zst",
+    );
+    fs::rename(place.archive(), place.object(".tar.zst")).unwrap();
+    let said = failure_of(place.run("r-1", place.restore_task(&backup)));
+    let words = [
+        "archive bytes 0..",
+        "it does not decompress: it is no zstd frame",
+    ];
+    assert_says(&said, FailureReason::ArchiveCorrupt, &words);
 }
 
 #[test]

@@ -15,11 +15,12 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{Place, list, noise, tool, xattrs};
+use common::{Place, list, noise, tar_flag, tool, xattrs};
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags, makedev, mknodat, setxattr,
     utimensat,
 };
+use tidelock_protocol::Format;
 
 fn set_mtime(path: &Path, seconds: i64, nanoseconds: i64) {
     let time = Timespec {
@@ -156,90 +157,131 @@ fn short(left: &common::Listed, right: &common::Listed) -> String {
 
 #[test]
 fn a_restored_tree_equals_its_source() {
-    let place = Place::new();
-    make_everything(&place.source());
-    let backup = place.backup();
-    let restore = place.restore(&backup);
-    assert_same(&place.source(), &place.target());
-    assert_eq!(restore.files, backup.files);
-    assert_eq!(restore.others, backup.others);
-    assert_eq!(restore.logical_bytes, backup.logical_bytes);
+    for format in Format::ALL {
+        let place = Place::of(format);
+        make_everything(&place.source());
+        let backup = place.backup();
+        let restore = place.restore(&backup);
+        assert_same(&place.source(), &place.target());
+        assert_eq!(restore.files, backup.files);
+        assert_eq!(restore.others, backup.others);
+        assert_eq!(restore.logical_bytes, backup.logical_bytes);
+    }
 }
 
 #[test]
 fn an_empty_volume_comes_back_empty() {
-    let place = Place::new();
-    set_mode(&place.source(), 0o710);
-    let backup = place.backup();
-    assert_eq!((backup.files, backup.others), (0, 1));
-    place.restore(&backup);
-    assert_same(&place.source(), &place.target());
+    for format in Format::ALL {
+        let place = Place::of(format);
+        set_mode(&place.source(), 0o710);
+        let backup = place.backup();
+        assert_eq!((backup.files, backup.others), (0, 1));
+        place.restore(&backup);
+        assert_same(&place.source(), &place.target());
+    }
 }
 
 #[test]
 fn the_same_tree_gives_the_same_archive() {
-    let place = Place::new();
-    make_everything(&place.source());
-    let first = place.backup();
-    place.delete("u-1");
-    assert_eq!(place.backup().digest, first.digest);
+    for format in Format::ALL {
+        let place = Place::of(format);
+        make_everything(&place.source());
+        let first = place.backup();
+        place.delete("u-1");
+        assert_eq!(place.backup().digest, first.digest);
+    }
 }
 
 #[test]
 fn gnu_tar_alone_restores_an_archive() {
-    let place = Place::new();
-    make_everything(&place.source());
-    place.backup();
-    let archive = place.object(".tar.gz");
-    let archive = archive.to_str().unwrap();
-    tool(
-        "tar",
-        &["--xattrs", "--xattrs-include=*", "-xpzf", archive],
-        &place.target(),
-    );
-    assert_same(&place.source(), &place.target());
+    for format in Format::ALL {
+        let place = Place::of(format);
+        make_everything(&place.source());
+        place.backup();
+        let archive = place.archive();
+        let archive = archive.to_str().unwrap();
+        tool(
+            "tar",
+            &[
+                "--xattrs",
+                "--xattrs-include=*",
+                tar_flag(format),
+                "-xpf",
+                archive,
+            ],
+            &place.target(),
+        );
+        assert_same(&place.source(), &place.target());
+    }
 }
 
 #[test]
 fn bsdtar_alone_restores_an_archive() {
-    let place = Place::new();
-    make_everything(&place.source());
-    // Known limits of bsdtar 3.6, with its own archives too: a fraction of a second before 1970
-    // is off by one second, ACLs have a form of their own, the root keeps the time of extraction.
-    fs::remove_file(place.source().join("old")).unwrap();
-    fs::remove_file(place.source().join("attributes")).unwrap();
-    tool("setfacl", &["-b", "deep/er"], &place.source());
-    place.backup();
-    let archive = place.object(".tar.gz");
-    tool(
-        "bsdtar",
-        &["--numeric-owner", "-xpzf", archive.to_str().unwrap()],
-        &place.target(),
-    );
-    for root in [place.source(), place.target()] {
-        set_mtime(&root, 1_500_000_000, 0);
+    for format in Format::ALL {
+        let place = Place::of(format);
+        make_everything(&place.source());
+        // Known limits of bsdtar 3.6, with its own archives too: a fraction of a second before 1970
+        // is off by one second, ACLs have a form of their own, the root keeps the time of extraction.
+        fs::remove_file(place.source().join("old")).unwrap();
+        fs::remove_file(place.source().join("attributes")).unwrap();
+        tool("setfacl", &["-b", "deep/er"], &place.source());
+        place.backup();
+        let archive = place.archive();
+        tool(
+            "bsdtar",
+            &["--numeric-owner", "-xpf", archive.to_str().unwrap()],
+            &place.target(),
+        );
+        for root in [place.source(), place.target()] {
+            set_mtime(&root, 1_500_000_000, 0);
+        }
+        assert_same(&place.source(), &place.target());
     }
-    assert_same(&place.source(), &place.target());
 }
 
 #[test]
 fn the_digest_file_is_what_sha256sum_reads() {
-    let place = Place::new();
-    fs::write(place.source().join("file"), b"content").unwrap();
-    let backup = place.backup();
-    let dir = place.storage().join("shop/data");
-    let checked = tool("sha256sum", &["-c", "nightly.tar.gz.sha256"], &dir);
-    assert_eq!(checked.stdout, b"nightly.tar.gz: OK\n");
-    let digest = tool("sha256sum", &["nightly.tar.gz"], &dir).stdout;
-    let digest = String::from_utf8(digest).unwrap();
-    assert_eq!(format!("sha256:{}", &digest[..64]), backup.digest);
-    flip(&place.object(".tar.gz"), 30);
-    let failed = Command::new("sha256sum")
-        .args(["-c", "nightly.tar.gz.sha256"])
-        .current_dir(&dir)
-        .output()
-        .unwrap();
-    assert!(!failed.status.success());
+    for format in Format::ALL {
+        let place = Place::of(format);
+        fs::write(place.source().join("file"), b"content").unwrap();
+        let backup = place.backup();
+        let dir = place.storage().join("shop/data");
+        let name = format!("nightly{}", format.ending());
+        let digest_file = format!("{name}.sha256");
+        let checked = tool("sha256sum", &["-c", &digest_file], &dir);
+        assert_eq!(checked.stdout, format!("{name}: OK\n").into_bytes());
+        let digest = tool("sha256sum", &[&name], &dir).stdout;
+        let digest = String::from_utf8(digest).unwrap();
+        assert_eq!(format!("sha256:{}", &digest[..64]), backup.digest);
+        flip(&place.archive(), 30);
+        let failed = Command::new("sha256sum")
+            .args(["-c", &digest_file])
+            .current_dir(&dir)
+            .output()
+            .unwrap();
+        assert!(!failed.status.success());
+    }
+}
+
+#[test]
+fn zstd_alone_tests_and_reads_an_archive_of_several_frames() {
+    let place = Place::of(Format::TarZst);
+    make_everything(&place.source());
+    fs::write(place.source().join("large"), noise(7, 12 << 20)).unwrap();
+    place.backup();
+    let archive = place.archive();
+    let archive = archive.to_str().unwrap();
+    tool("zstd", &["-t", archive], place.dir.path());
+    let command = format!("zstd -dc {archive} | tar -x --xattrs --xattrs-include=\"*\" -p");
+    tool("sh", &["-c", &command], &place.target());
+    assert_same(&place.source(), &place.target());
+    let manifest = fs::read_to_string(place.object(".manifest.json")).unwrap();
+    assert!(manifest.contains("\"codec\": \"zstd\""), "{manifest}");
+    // Each frame tells its size, and together they are the stream.
+    let listed = tool("zstd", &["-lv", archive], place.dir.path()).stdout;
+    let listed = String::from_utf8(listed).unwrap();
+    assert!(listed.contains("Check: XXH64"), "{listed}");
+    assert!(listed.contains("Decompressed Size:"), "{listed}");
 }
 
 fn flip(path: &Path, at: usize) {
@@ -286,42 +328,48 @@ fn the_index_is_lines_of_json_behind_zcat() {
 
 #[test]
 fn one_file_is_read_by_its_place_in_the_index_alone() {
-    let place = Place::new();
-    for n in 0..5 {
-        fs::write(place.source().join(format!("{n}")), noise(n, 900_000)).unwrap();
-    }
-    place.backup();
-    let dir = place.storage().join("shop/data");
-    let lines = tool("zcat", &["nightly.index.jsonl.gz"], &dir).stdout;
-    let lines: Vec<serde_json::Value> = String::from_utf8(lines)
-        .unwrap()
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    let number = |value: &serde_json::Value| usize::try_from(value.as_u64().unwrap()).unwrap();
-    let entries = lines.iter().filter_map(|line| line.get("entry"));
-    let entry = entries.clone().find(|entry| entry["path"] == "3").unwrap();
-    let start = number(&entry["offset"]);
-    let end = start + number(&entry["length"]);
-    let archive = fs::read(place.object(".tar.gz")).unwrap();
-    let (mut pieces, mut first) = (Vec::new(), None);
-    for member in lines.iter().filter_map(|line| line.get("member")) {
-        let tar_offset = number(&member["tarOffset"]);
-        if tar_offset < end && tar_offset + number(&member["tarSize"]) > start {
-            first.get_or_insert(tar_offset);
-            let offset = number(&member["offset"]);
-            pieces.extend_from_slice(&archive[offset..offset + number(&member["size"])]);
+    for format in Format::ALL {
+        let place = Place::of(format);
+        for n in 0..15 {
+            fs::write(place.source().join(format!("{n}")), noise(n, 900_000)).unwrap();
         }
+        place.backup();
+        let dir = place.storage().join("shop/data");
+        let lines = tool("zcat", &["nightly.index.jsonl.gz"], &dir).stdout;
+        let lines: Vec<serde_json::Value> = String::from_utf8(lines)
+            .unwrap()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let number = |value: &serde_json::Value| usize::try_from(value.as_u64().unwrap()).unwrap();
+        let entries = lines.iter().filter_map(|line| line.get("entry"));
+        let entry = entries.clone().find(|entry| entry["path"] == "3").unwrap();
+        let start = number(&entry["offset"]);
+        let end = start + number(&entry["length"]);
+        let archive = fs::read(place.archive()).unwrap();
+        let (mut pieces, mut first) = (Vec::new(), None);
+        for member in lines.iter().filter_map(|line| line.get("member")) {
+            let tar_offset = number(&member["tarOffset"]);
+            if tar_offset < end && tar_offset + number(&member["tarSize"]) > start {
+                first.get_or_insert(tar_offset);
+                let offset = number(&member["offset"]);
+                pieces.extend_from_slice(&archive[offset..offset + number(&member["size"])]);
+            }
+        }
+        assert!(pieces.len() < archive.len() / 2, "most members were needed");
+        fs::write(place.path("pieces"), pieces).unwrap();
+        let command = format!(
+            "{} pieces | tail -c +{} | head -c {} | tar -xO",
+            match format {
+                Format::TarGz => "gzip -dc <",
+                Format::TarZst => "zstd -dc",
+            },
+            start - first.unwrap() + 1,
+            end - start
+        );
+        let content = tool("sh", &["-c", &command], place.dir.path()).stdout;
+        assert!(content == noise(3, 900_000));
     }
-    assert!(pieces.len() < archive.len() / 2, "most members were needed");
-    fs::write(place.path("pieces.gz"), pieces).unwrap();
-    let command = format!(
-        "zcat pieces.gz | tail -c +{} | head -c {} | tar -xO",
-        start - first.unwrap() + 1,
-        end - start
-    );
-    let content = tool("sh", &["-c", &command], place.dir.path()).stdout;
-    assert!(content == noise(3, 900_000));
 }
 
 #[test]

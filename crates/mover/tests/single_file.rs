@@ -15,7 +15,7 @@ use std::sync::atomic::AtomicBool;
 use common::{Place, assert_says, failure_of, list};
 use tidelock_mover::{Progress, run_request};
 use tidelock_protocol::{
-    BackupReport, FailureReason, Outcome, Overwrite, ProgressReport, RestoreTask, Task,
+    BackupReport, FailureReason, Format, Outcome, Overwrite, ProgressReport, RestoreTask, Task,
 };
 
 /// Bytes that do not compress.
@@ -31,8 +31,8 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
 }
 
 /// A backup of 24 files of over 2 MB each, with small ones beside them.
-fn backed_up() -> (Place, BackupReport) {
-    let place = Place::new();
+fn backed_up(format: Format) -> (Place, BackupReport) {
+    let place = Place::of(format);
     for n in 0..24 {
         let dir = place.source().join(format!("dir-{}", n / 8));
         fs::create_dir_all(&dir).unwrap();
@@ -60,60 +60,66 @@ fn restored(place: &Place, task: RestoreTask) -> ProgressReport {
 
 #[test]
 fn some_paths_come_back_as_they_were_and_nothing_else() {
-    for paths in [
-        &["dir-1/large-12"][..],
-        &["dir-0/small-00", "dir-2/large-23"],
-        &["dir-1/small-*"],
-        &["dir-2"],
-        &["**/large-0?"],
-    ] {
-        let (place, backup) = backed_up();
-        restored(&place, task(&place, &backup, paths));
-        let (source, target) = (list(&place.source()), list(&place.target()));
-        let taken = target
-            .iter()
-            .filter(|(path, _)| path.as_path() != Path::new("."));
-        assert!(taken.clone().count() > paths.len(), "{target:?}");
-        for (path, seen) in taken {
-            assert_eq!(source.get(path), Some(seen), "{path:?}");
+    for format in Format::ALL {
+        for paths in [
+            &["dir-1/large-12"][..],
+            &["dir-0/small-00", "dir-2/large-23"],
+            &["dir-1/small-*"],
+            &["dir-2"],
+            &["**/large-0?"],
+        ] {
+            let (place, backup) = backed_up(format);
+            restored(&place, task(&place, &backup, paths));
+            let (source, target) = (list(&place.source()), list(&place.target()));
+            let taken = target
+                .iter()
+                .filter(|(path, _)| path.as_path() != Path::new("."));
+            assert!(taken.clone().count() > paths.len(), "{target:?}");
+            for (path, seen) in taken {
+                assert_eq!(source.get(path), Some(seen), "{path:?}");
+            }
         }
     }
 }
 
 #[test]
 fn damage_elsewhere_holds_no_restore_of_a_path_up_and_damage_in_it_is_found_before_a_write() {
-    let (place, backup) = backed_up();
-    let archive = place.object(".tar.gz");
-    let mut bytes = fs::read(&archive).unwrap();
-    let at = bytes.len() - 1_000_000;
-    bytes[at] ^= 1;
-    fs::write(&archive, &bytes).unwrap();
-    let request = |paths: &[&str]| Task::Restore(task(&place, &backup, paths));
-    for paths in [&["dir-2/large-23"][..], &["dir-2"], &["**"], &[]] {
-        let failure = failure_of(place.run("r-1", request(paths)));
-        let words = ["archive bytes", "nightly.tar.gz"];
-        assert_says(&failure, FailureReason::ArchiveCorrupt, &words);
-        assert_eq!(failure.target_touched, Some(false));
-        assert!(list(&place.target()).len() <= 1);
+    for format in Format::ALL {
+        let (place, backup) = backed_up(format);
+        let archive = place.archive();
+        let mut bytes = fs::read(&archive).unwrap();
+        let at = bytes.len() - 1_000_000;
+        bytes[at] ^= 1;
+        fs::write(&archive, &bytes).unwrap();
+        let request = |paths: &[&str]| Task::Restore(task(&place, &backup, paths));
+        for paths in [&["dir-2/large-23"][..], &["dir-2"], &["**"], &[]] {
+            let failure = failure_of(place.run("r-1", request(paths)));
+            let words = ["archive bytes", &format!("nightly{}", format.ending())];
+            assert_says(&failure, FailureReason::ArchiveCorrupt, &words);
+            assert_eq!(failure.target_touched, Some(false));
+            assert!(list(&place.target()).len() <= 1);
+        }
+        let outcome = place.run("r-1", request(&["dir-0/large-01"]));
+        assert!(matches!(outcome, Outcome::Restored(_)), "{outcome:?}");
     }
-    let outcome = place.run("r-1", request(&["dir-0/large-01"]));
-    assert!(matches!(outcome, Outcome::Restored(_)), "{outcome:?}");
 }
 
 #[test]
 fn one_file_is_read_without_the_rest_of_the_archive() {
-    let (place, backup) = backed_up();
-    let archive = place.object(".tar.gz");
-    let size = fs::metadata(&archive).unwrap().len();
-    // What is not asked for, and holds no folder of what is, need not even be there.
-    let hole = size / 4..size / 2;
-    let file = fs::OpenOptions::new().write(true).open(&archive).unwrap();
-    let zeros = vec![0; usize::try_from(hole.end - hole.start).unwrap()];
-    std::os::unix::fs::FileExt::write_all_at(&file, &zeros, hole.start).unwrap();
-    let progress = restored(&place, task(&place, &backup, &["dir-2/large-23"]));
-    assert_eq!(progress.files, 1);
-    assert_eq!(
-        fs::read(place.target().join("dir-2/large-23")).unwrap(),
-        noise(23, 2_200_000)
-    );
+    for format in Format::ALL {
+        let (place, backup) = backed_up(format);
+        let archive = place.archive();
+        let size = fs::metadata(&archive).unwrap().len();
+        // What is not asked for, and holds no folder of what is, need not even be there.
+        let hole = size / 4..size / 2;
+        let file = fs::OpenOptions::new().write(true).open(&archive).unwrap();
+        let zeros = vec![0; usize::try_from(hole.end - hole.start).unwrap()];
+        std::os::unix::fs::FileExt::write_all_at(&file, &zeros, hole.start).unwrap();
+        let progress = restored(&place, task(&place, &backup, &["dir-2/large-23"]));
+        assert_eq!(progress.files, 1);
+        assert_eq!(
+            fs::read(place.target().join("dir-2/large-23")).unwrap(),
+            noise(23, 2_200_000)
+        );
+    }
 }

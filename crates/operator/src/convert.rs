@@ -75,6 +75,14 @@ pub fn level(level: tidelock_api::VerificationLevel) -> tidelock_protocol::Verif
     }
 }
 
+/// The form of an archive, as the mover takes it.
+pub fn format(format: tidelock_api::Format) -> tidelock_protocol::Format {
+    match format {
+        tidelock_api::Format::TarGz => tidelock_protocol::Format::TarGz,
+        tidelock_api::Format::TarZst => tidelock_protocol::Format::TarZst,
+    }
+}
+
 /// How much was read back, as a status shows it.
 pub fn to_api_level(
     level: tidelock_protocol::VerificationLevel,

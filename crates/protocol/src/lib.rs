@@ -21,7 +21,7 @@ pub use done::{
     ItemFault, ItemVerdict, Losses, RestoreReport, TargetState, UndoReport, VerifyReport,
 };
 pub use exit::{ExitCode, FailureReason};
-pub use location::{InvalidLocation, Location};
+pub use location::{Format, InvalidLocation, Location};
 pub use paths::PathSample;
 pub use progress::{MAX_PROGRESS_BYTES, PROGRESS_PORT, ProgressReport, Step};
 pub use report::{InvalidReport, MAX_REPORT_BYTES, Outcome, Report};

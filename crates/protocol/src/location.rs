@@ -1,5 +1,28 @@
 use serde::{Deserialize, Serialize};
 
+/// The form of an archive.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Format {
+    /// A tar stream in gzip members.
+    #[default]
+    TarGz,
+    /// A tar stream in zstd frames.
+    TarZst,
+}
+
+impl Format {
+    /// Every form.
+    pub const ALL: [Self; 2] = [Self::TarGz, Self::TarZst];
+
+    /// Ends the key of such an archive.
+    pub fn ending(self) -> &'static str {
+        match self {
+            Self::TarGz => ".tar.gz",
+            Self::TarZst => ".tar.zst",
+        }
+    }
+}
+
 /// Where one backup lives in storage: `<namespace>/<pvc>/<backup>`, without an ending.
 ///
 /// # Guarantees
@@ -31,9 +54,21 @@ impl Location {
         &self.0
     }
 
-    /// Key of the archive.
-    pub fn archive_key(&self) -> String {
-        format!("{}.tar.gz", self.0)
+    /// Ends the key of every manifest.
+    pub const MANIFEST_ENDING: &'static str = ".manifest.json";
+    /// End the keys of all else that a backup of any format has, in the order in which it is
+    /// published.
+    pub const DATA_ENDINGS: [&'static str; 5] = [
+        ".tar.gz",
+        ".tar.zst",
+        ".index.jsonl.gz",
+        ".tar.gz.sha256",
+        ".tar.zst.sha256",
+    ];
+
+    /// Key of an archive of this format.
+    pub fn archive_key(&self, format: Format) -> String {
+        format!("{}{}", self.0, format.ending())
     }
 
     /// Key of the index: where each file stands in the archive.
@@ -42,13 +77,19 @@ impl Location {
     }
 
     /// Key of the archive's digest in the form that `sha256sum -c` reads.
-    pub fn digest_key(&self) -> String {
-        format!("{}.tar.gz.sha256", self.0)
+    pub fn digest_key(&self, format: Format) -> String {
+        format!("{}{}.sha256", self.0, format.ending())
+    }
+
+    /// Keys of all objects but the manifest that a backup of any format has here, in the order in
+    /// which they are published.
+    pub fn data_keys(&self) -> [String; Self::DATA_ENDINGS.len()] {
+        Self::DATA_ENDINGS.map(|ending| format!("{}{ending}", self.0))
     }
 
     /// Key of the manifest: written last, so what has one is complete.
     pub fn manifest_key(&self) -> String {
-        format!("{}.manifest.json", self.0)
+        format!("{}{}", self.0, Self::MANIFEST_ENDING)
     }
 }
 
@@ -96,17 +137,33 @@ mod tests {
     fn a_location_names_three_parts_and_their_keys() {
         let location = Location::new("shop", "data", "nightly-20261123-020000").unwrap();
         assert_eq!(
-            location.archive_key(),
+            location.archive_key(Format::TarGz),
             "shop/data/nightly-20261123-020000.tar.gz"
         );
         assert_eq!(
-            location.digest_key(),
-            "shop/data/nightly-20261123-020000.tar.gz.sha256"
+            location.digest_key(Format::TarZst),
+            "shop/data/nightly-20261123-020000.tar.zst.sha256"
         );
         assert_eq!(
             location.manifest_key(),
             "shop/data/nightly-20261123-020000.manifest.json"
         );
+    }
+
+    #[test]
+    fn every_object_of_every_format_is_among_those_that_a_backup_has() {
+        let location = Location::new("shop", "data", "nightly").unwrap();
+        let all = location.data_keys();
+        let published = |format| {
+            let [archive, digest] = [location.archive_key(format), location.digest_key(format)];
+            [archive, location.index_key(), digest]
+        };
+        for format in Format::ALL {
+            let places = published(format).map(|key| all.iter().position(|other| *other == key));
+            assert!(places.iter().all(Option::is_some), "{places:?}");
+            assert!(places.is_sorted(), "{places:?}");
+        }
+        assert_eq!(all.len(), 2 * Format::ALL.len() + 1);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{Location, PROTOCOL_VERSION};
+use crate::{Format, Location, PROTOCOL_VERSION};
 
 /// What the operator asks one mover pod to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,6 +70,9 @@ pub struct BackupTask {
     pub source_path: String,
     /// Where the archive goes.
     pub location: Location,
+    /// Its form.
+    #[serde(default)]
+    pub format: Format,
     /// Name of the source PVC, for the manifest.
     pub pvc_name: String,
     /// Name of the BackupPolicy, for the manifest; none for a run by hand.
@@ -281,6 +284,7 @@ mod tests {
             task: Task::Backup(BackupTask {
                 source_path: "/source".into(),
                 location: Location::new("shop", "data", "nightly-1").unwrap(),
+                format: Format::TarGz,
                 pvc_name: "data".into(),
                 policy_name: Some("nightly".into()),
                 verification: VerificationLevel::Full,

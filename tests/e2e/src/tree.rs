@@ -237,9 +237,9 @@ pub fn stored(storage: &Path, ending: &str) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// The archives in a storage volume, relative to its root.
+/// The archives of any format in a storage volume, relative to its root.
 pub fn archives(storage: &Path) -> Result<Vec<PathBuf>> {
-    stored(storage, ".tar.gz")
+    Ok([stored(storage, ".tar.gz")?, stored(storage, ".tar.zst")?].concat())
 }
 
 /// The archive at `location` below `storage`, checked and unpacked by `sha256sum` and `tar` alone.
@@ -259,7 +259,7 @@ pub fn unpack_by_hand(storage: &Path, location: &str, into: &Path) -> Result<()>
         &[
             "--xattrs",
             "--xattrs-include=*",
-            "-xpzf",
+            "-xpf",
             &archive,
             "-C",
             &into,

@@ -73,7 +73,7 @@ fn policies() -> Vec<Wrong> {
         (p, "/spec/verification/schedule", json!("weekly"), "spec.verification.schedule", A_SCHEDULE),
         (p, "/spec/guard/maxShrinkPercent", json!(101), "spec.guard.maxShrinkPercent", "should be less than or equal to 100"),
         (p, "/spec/guard/maxShrinkPercent", json!(-1), "spec.guard.maxShrinkPercent", "should be greater than or equal to 0"),
-        (p, "/spec/format", json!("Zip"), "spec.format", "supported values: \"TarGz\""),
+        (p, "/spec/format", json!("Zip"), "spec.format", "supported values: \"TarGz\", \"TarZst\""),
         (p, "/spec/deletionPolicy", json!("delete"), "spec.deletionPolicy", "supported values: \"Delete\", \"Retain\""),
         (p, "/spec/startingDeadlineSeconds", json!(0), "spec.startingDeadlineSeconds", "should be greater than or equal to 1"),
         (p, "/spec/startDeadlineSeconds", json!(604_801), "spec.startDeadlineSeconds", "should be less than or equal to 604800"),
@@ -119,7 +119,7 @@ fn backups() -> Vec<Wrong> {
         (b, "/spec/policyRef", json!(7), "spec.policyRef", "must be of type string"),
         (b, "/spec/storage/pvcName", json!("data"), "target.pvcName", "must not be the PersistentVolumeClaim that storage names"),
         (b, "/spec/schedule", json!("@daily"), "spec.schedule", "unknown field"),
-        (b, "/spec/format", json!("TarZst"), "spec.format", "supported values: \"TarGz\""),
+        (b, "/spec/format", json!("TarXz"), "spec.format", "supported values: \"TarGz\", \"TarZst\""),
         (b, "/spec/startDeadlineSeconds", json!(0), "spec.startDeadlineSeconds", "should be greater than or equal to 1"),
     ]
 }

@@ -37,7 +37,7 @@ struct State<T, R, F> {
     next_task: Option<u64>,
     total_tasks: u64,
     free: usize,
-    /// Memory of pieces that were compressed.
+    /// Memory of pieces that were written.
     spare: Vec<Vec<u8>>,
     raw: BTreeMap<Place, R>,
     finished: BTreeMap<Place, F>,
@@ -152,17 +152,16 @@ impl<T, R, F> Conveyor<T, R, F> {
         })
     }
 
-    /// Takes a compressed piece, and writes with `write` all whose turn it is.
+    /// Takes a compressed piece, and writes with `write`, which gives its memory back, all whose
+    /// turn it is.
     pub(super) fn finished(
         &self,
         place: Place,
         piece: F,
-        memory: Vec<u8>,
-        mut write: impl FnMut(Place, F) -> io::Result<()>,
+        mut write: impl FnMut(Place, F) -> io::Result<Vec<u8>>,
     ) -> Result<(), Halted> {
         let mut state = self.lock();
         state.finished.insert(place, piece);
-        state.spare.push(memory);
         while let Some((place, piece)) = state.take_next() {
             state.writing = true;
             drop(state);
@@ -174,9 +173,12 @@ impl<T, R, F> Conveyor<T, R, F> {
                 true => (place.task + 1, 0),
                 false => (place.task, place.piece + 1),
             };
-            if let Err(error) = written {
-                state.halted = true;
-                state.failure.get_or_insert(error);
+            match written {
+                Ok(memory) => state.spare.push(memory),
+                Err(error) => {
+                    state.halted = true;
+                    state.failure.get_or_insert(error);
+                }
             }
             self.changed.notify_all();
         }
@@ -264,12 +266,12 @@ mod tests {
                 if piece % 2 == 0 {
                     thread::yield_now();
                 }
-                conveyor.finished(place, piece, Vec::new(), |_, piece| {
+                conveyor.finished(place, piece, |_, piece| {
                     if fail_at == Some(piece) {
                         return Err(io::Error::other("full"));
                     }
                     out.lock().unwrap().push(piece);
-                    Ok(())
+                    Ok(Vec::new())
                 })?;
             }
             Ok::<(), Halted>(())

@@ -10,7 +10,8 @@ use sha2::{Digest, Sha256};
 
 use super::conveyor::{Conveyor, Halted, Place};
 use super::{Notice, entry_of};
-use crate::builder::{Builder, EntryEnd, Piece};
+use crate::builder::{Builder, EntryEnd, Piece, SMALL_BYTES};
+use crate::codec::PieceSize;
 use crate::digest::{hex_of, sha256};
 use crate::entry::{END_BYTES, Entry, EntryKind};
 use crate::meta::{Meta, Time};
@@ -19,8 +20,6 @@ use crate::output::Member;
 use crate::sparse::{Segment, SparseMap};
 use crate::xattr::{Handle, XattrReader, Xattrs};
 
-/// Files up to this size are read whole, and written once they held still.
-pub(super) const SMALL_BYTES: u64 = 512 << 10;
 /// How often a file that changes while it is read is read.
 const MAX_TRIES: u32 = 3;
 
@@ -53,6 +52,7 @@ pub(super) type Notices = Vec<(Vec<u8>, Notice)>;
 /// What the threads of one pack share.
 pub(super) struct Shared<'s> {
     pub(super) conveyor: Conveyor<Vec<Item>, (Piece, Notices), (Member, Notices)>,
+    pub(super) piece_size: PieceSize,
     /// Paths that cannot be read: with one of these, nothing more is written.
     pub(super) unreadable: AtomicU64,
     pub(super) logical_bytes: AtomicU64,
@@ -143,7 +143,7 @@ impl<'r> Reader<'r> {
         };
         Self {
             shared,
-            builder: Builder::default(),
+            builder: Builder::new(shared.piece_size),
             place,
             notices: Vec::new(),
             xattrs: XattrReader::new(),
@@ -156,12 +156,8 @@ impl<'r> Reader<'r> {
             self.place.task = task;
             self.place.piece = 0;
             self.builder.begin_run(self.shared.conveyor.place(task)?);
-            let mut items = items.into_iter();
-            while let Some(item) = items.next() {
+            for item in items {
                 self.item(item)?;
-                if self.builder.is_full() && items.len() > 0 {
-                    self.cut()?;
-                }
             }
             self.hand_over(true);
         }
@@ -174,6 +170,15 @@ impl<'r> Reader<'r> {
         self.place.piece += 1;
         let memory = self.shared.conveyor.place(self.place.task)?;
         self.builder.refill(memory);
+        Ok(())
+    }
+
+    /// Starts an entry with its headers, in this piece or the next.
+    fn begin(&mut self, entry: &Entry) -> Result<(), Halted> {
+        if !self.builder.has_room_for(entry) {
+            self.cut()?;
+        }
+        self.builder.begin(entry);
         Ok(())
     }
 
@@ -191,7 +196,7 @@ impl<'r> Reader<'r> {
             Item::Told(path, notice) => self.notices.push((path, notice)),
             _ if self.shared.is_broken() => {}
             Item::Plain(entry) => {
-                self.builder.begin(&entry);
+                self.begin(&entry)?;
                 self.builder.end(entry, EntryEnd::default());
             }
             Item::File(found) => {
@@ -263,7 +268,7 @@ impl<'r> Reader<'r> {
     ) -> Result<bool, Fault> {
         let xattrs = std::mem::take(&mut looked.xattrs);
         let mut entry = entry_of(found.path.clone(), EntryKind::File, &looked.meta, xattrs);
-        self.builder.begin(&entry);
+        self.begin(&entry)?;
         let size = usize::try_from(looked.meta.size).unwrap_or(0);
         let content = self.builder.read(&found.file, size, size + 1)?;
         let (size, digest) = (content.len() as u64, sha256(content));
@@ -306,7 +311,7 @@ impl<'r> Reader<'r> {
         let mut entry = entry_of(found.path.clone(), EntryKind::File, &looked.meta, xattrs);
         let map = SparseMap::of(&found.file, entry.size);
         entry.stored = map.as_ref().map(SparseMap::stored_bytes);
-        self.builder.begin(&entry);
+        self.begin(&entry)?;
         let (digest, whole) = self.stream(&mut found.file, entry.size, map.as_ref())?;
         let after = Meta::of(&found.file)?;
         let done = is_last || (whole && looked.held_still(&after));

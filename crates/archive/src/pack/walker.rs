@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::conveyor::Halted;
-use super::reader::{Found, Item, SMALL_BYTES, Shared};
+use super::reader::{Found, Item, Shared};
 use super::{Notice, READERS, entry_of};
 use crate::entry::{Entry, EntryKind, MAX_PATH_BYTES};
 use crate::links::{HardLinks, Seen};
@@ -20,12 +20,12 @@ use crate::meta::{FileKind, Meta};
 use crate::walk::{MAX_LOOKS, NameFault, Step, Walk};
 use crate::xattr::{Handle, XattrReader, Xattrs};
 
-/// Bytes of the tar stream that one task comes to, as far as that is known before.
-const TASK_BYTES: u64 = 1 << 20;
+/// Paths, link targets and attributes that one task holds at most.
+const TASK_NAMES_BYTES: u64 = 1 << 20;
 /// What an entry takes beside its content, its path and its attributes.
 const ENTRY_BYTES: u64 = 1536;
 /// Open files that one task holds at most.
-const MOST_OPEN: u64 = 512;
+const MOST_OPEN: u64 = 2048;
 /// Open files for all else: directories, storage.
 const OTHER_OPEN: u64 = 400;
 /// Tasks that exist at once: those that are read, those that wait, and the one being made.
@@ -58,6 +58,7 @@ pub(super) struct Walker<'w> {
     /// The task that is being made, what it comes to, and how many files of it are open.
     pub(super) task: Vec<Item>,
     task_bytes: u64,
+    task_names_bytes: u64,
     task_open: u64,
     most_open: u64,
 }
@@ -71,6 +72,7 @@ impl<'w> Walker<'w> {
             counts: Counts::default(),
             task: Vec::new(),
             task_bytes: 0,
+            task_names_bytes: 0,
             task_open: 0,
             most_open: open_files_of_a_task(),
         }
@@ -82,7 +84,7 @@ impl<'w> Walker<'w> {
                 return Err(Halted);
             }
             self.step(step, &mut walk);
-            if self.task_bytes >= TASK_BYTES || self.task_open >= self.most_open {
+            if self.is_task_full() {
                 self.hand_over()?;
             }
         }
@@ -92,15 +94,31 @@ impl<'w> Walker<'w> {
         Ok(())
     }
 
+    fn is_task_full(&self) -> bool {
+        self.task_bytes >= self.shared.piece_size.target_bytes as u64
+            || self.task_names_bytes >= TASK_NAMES_BYTES
+            || self.task_open >= self.most_open
+    }
+
     fn hand_over(&mut self) -> Result<(), Halted> {
         self.task_bytes = 0;
+        self.task_names_bytes = 0;
         self.task_open = 0;
         self.shared.conveyor.give(std::mem::take(&mut self.task))
     }
 
     fn tell(&mut self, path: &[u8], notice: Notice) {
-        self.task_bytes += path.len() as u64 + ENTRY_BYTES / 4;
+        self.count(path.len(), ENTRY_BYTES / 4);
         self.task.push(Item::Told(path.to_vec(), notice));
+    }
+
+    /// Counts what an item adds to the task: names and attributes, and what else it becomes.
+    fn count(&mut self, names: usize, other: u64) {
+        self.task_names_bytes += names as u64;
+        self.task_bytes = self
+            .task_bytes
+            .saturating_add(other)
+            .saturating_add(names as u64);
     }
 
     pub(super) fn step(&mut self, step: Step, walk: &mut Walk) {
@@ -254,13 +272,7 @@ impl<'w> Walker<'w> {
             return Err(replaced());
         }
         self.counts.files += 1;
-        // What is large keeps its reader busy for long: others go on with what follows.
-        let content = if meta.size > SMALL_BYTES {
-            TASK_BYTES
-        } else {
-            meta.size
-        };
-        self.task_bytes += ENTRY_BYTES + path.len() as u64 + content;
+        self.count(path.len(), ENTRY_BYTES.saturating_add(meta.size));
         self.task_open += 1;
         self.task.push(Item::File(Found {
             path: path.to_vec(),
@@ -291,7 +303,7 @@ impl<'w> Walker<'w> {
             .xattrs
             .iter()
             .map(|(name, value)| name.len() + value.len());
-        self.task_bytes += ENTRY_BYTES + names as u64 + xattrs.sum::<usize>() as u64;
+        self.count(names + xattrs.sum::<usize>(), ENTRY_BYTES);
         self.task.push(Item::Plain(entry));
     }
 

@@ -5,6 +5,7 @@
 //! medians, and how much faster the mover is than each of the others, as the median of the ratios
 //! within a turn. All of them make what they write durable. Needs root, to empty the page cache.
 
+mod contestants;
 mod trees;
 
 use std::fs;
@@ -22,6 +23,7 @@ use tidelock_protocol::{
     Request, RestoreTask, RunId, StorageTarget, Task, VerificationLevel,
 };
 
+use crate::contestants::{Contestant, Form, Run};
 use crate::trees::{NEEDLE, Shape};
 
 /// Environment variable that makes this program the measured process.
@@ -42,99 +44,13 @@ struct Arguments {
     /// Turns.
     #[arg(long, default_value_t = 3)]
     runs: usize,
+    /// Of the mover's archives, and of what it is measured beside.
+    #[arg(long, value_enum, default_value_t = Form::TarGz)]
+    format: Form,
     /// Where trees and archives are made; removed afterwards.
     #[arg(long, default_value_os_t = std::env::temp_dir())]
     dir: PathBuf,
 }
-
-/// Who takes part: a name, and what runs, with `$SOURCE`, `$OUT` and `$TARGET`.
-struct Contestant {
-    name: &'static str,
-    run: Run,
-    /// The archive, below `$OUT`, that it makes or reads.
-    archive: &'static str,
-}
-
-/// The mover's archive.
-const OWN: &str = "bench/data/speed.tar.gz";
-
-enum Run {
-    /// The mover, in a process of its own.
-    Mover(fn(&Place) -> Result<Task>),
-    Shell(&'static str),
-}
-
-const BACKUPS: &[Contestant] = &[
-    Contestant {
-        name: "mover",
-        run: Run::Mover(|place| place.backup(VerificationLevel::None)),
-        archive: OWN,
-    },
-    Contestant {
-        name: "mover, read back",
-        run: Run::Mover(|place| place.backup(VerificationLevel::Full)),
-        archive: OWN,
-    },
-    Contestant {
-        name: "tar | gzip -6",
-        run: Run::Shell("tar -C $SOURCE -cf - . | gzip -6 > $OUT/gzip.tgz && sync $OUT/gzip.tgz"),
-        archive: "gzip.tgz",
-    },
-    Contestant {
-        name: "tar | pigz -6",
-        run: Run::Shell("tar -C $SOURCE -cf - . | pigz -6 > $OUT/pigz.tgz && sync $OUT/pigz.tgz"),
-        archive: "pigz.tgz",
-    },
-    Contestant {
-        name: "tar | igzip -3",
-        run: Run::Shell(
-            "tar -C $SOURCE -cf - . | igzip -3 > $OUT/igzip.tgz && sync $OUT/igzip.tgz",
-        ),
-        archive: "igzip.tgz",
-    },
-];
-
-const RESTORES: &[Contestant] = &[
-    Contestant {
-        name: "mover, restoring",
-        run: Run::Mover(|place| place.restore(Vec::new())),
-        archive: OWN,
-    },
-    Contestant {
-        name: "gzip -d | tar",
-        run: Run::Shell("gzip -dc $ARCHIVE | tar -C $TARGET -xpf - && sync -f $TARGET"),
-        archive: OWN,
-    },
-    Contestant {
-        name: "unpigz | tar",
-        run: Run::Shell("unpigz -c $ARCHIVE | tar -C $TARGET -xpf - && sync -f $TARGET"),
-        archive: OWN,
-    },
-    Contestant {
-        name: "igzip -d | tar",
-        run: Run::Shell("igzip -dc $ARCHIVE | tar -C $TARGET -xpf - && sync -f $TARGET"),
-        archive: OWN,
-    },
-];
-
-/// One small file out of the archive, by the name that every tree has.
-const SINGLE: &[Contestant] = &[
-    Contestant {
-        name: "mover, one file",
-        run: Run::Mover(|place| place.restore(vec![NEEDLE.into()])),
-        archive: OWN,
-    },
-    Contestant {
-        name: "gzip -d | tar -x FILE",
-        run: Run::Shell("gzip -dc $ARCHIVE | tar -C $TARGET -xpf - ./$NEEDLE && sync -f $TARGET"),
-        archive: OWN,
-    },
-    Contestant {
-        name: "igzip -d | tar -x FILE",
-        run: Run::Shell("igzip -dc $ARCHIVE | tar -C $TARGET -xpf - ./$NEEDLE && sync -f $TARGET"),
-        archive: OWN,
-    },
-];
 
 fn main() -> Result<()> {
     if let Ok(request) = std::env::var(CHILD_ENV) {
@@ -166,14 +82,15 @@ fn measure(arguments: &Arguments, name: &str, source: &Path) -> Result<()> {
         source: source.to_owned(),
         out: arguments.dir.join("tidelock-speed-out"),
         target: arguments.dir.join("tidelock-speed-target"),
+        form: arguments.format,
     };
     println!("\n{name}, backup\n");
-    contest(arguments.runs, &place, BACKUPS)?;
+    contest(arguments.runs, &place, place.form.backups())?;
     println!("\n{name}, restore\n");
-    contest(arguments.runs, &place, RESTORES)?;
+    contest(arguments.runs, &place, place.form.restores())?;
     if source.join(NEEDLE).exists() {
         println!("\n{name}, one file\n");
-        contest(arguments.runs, &place, SINGLE)?;
+        contest(arguments.runs, &place, place.form.singles())?;
     }
     remove(&place.out)?;
     remove(&place.target)
@@ -220,6 +137,7 @@ struct Place {
     source: PathBuf,
     out: PathBuf,
     target: PathBuf,
+    form: Form,
 }
 
 fn text(path: &Path) -> String {
@@ -235,6 +153,7 @@ impl Place {
         Ok(Task::Backup(BackupTask {
             source_path: text(&self.source),
             location: location()?,
+            format: self.form.into(),
             pvc_name: "data".into(),
             policy_name: None,
             verification,
@@ -266,7 +185,7 @@ impl Place {
         remove(&self.target)?;
         fs::create_dir_all(&self.target)?;
         fs::create_dir_all(&self.out)?;
-        if contestant.makes_own_archive() {
+        if contestant.makes_archive {
             remove(&self.out.join("bench"))?;
         }
         rustix::fs::sync();
@@ -282,7 +201,7 @@ impl Place {
                 shell
                     .env("NEEDLE", NEEDLE)
                     .env("TARGET", &self.target)
-                    .env("ARCHIVE", self.out.join(OWN));
+                    .env("ARCHIVE", self.out.join(self.form.own()));
                 shell
             }
             Run::Mover(task) => {
@@ -297,7 +216,7 @@ impl Place {
         let wall = start.elapsed().as_secs_f64();
         let error = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "{}: {error}", contestant.name);
-        if contestant.makes_own_archive() {
+        if contestant.makes_archive {
             fs::write(self.out.join("report.json"), &output.stdout)?;
         }
         Ok((wall, children_seconds() - before))
@@ -322,13 +241,7 @@ impl Place {
 
     /// How many bytes the contestant's archive has.
     fn stored(&self, contestant: &Contestant) -> Result<u64> {
-        Ok(fs::metadata(self.out.join(contestant.archive))?.len())
-    }
-}
-
-impl Contestant {
-    fn makes_own_archive(&self) -> bool {
-        matches!(self.run, Run::Mover(_)) && BACKUPS.iter().any(|all| all.name == self.name)
+        Ok(fs::metadata(self.out.join(contestant.archive.unwrap_or(self.form.own())))?.len())
     }
 }
 

@@ -18,7 +18,7 @@ use std::process::{Command, Output};
 
 use tidelock_protocol::{
     BackupReport, BackupTask, DeleteItem, DeleteReport, DeleteTask, Effect, ExitCode,
-    ExpectedArchive, Failure, FailureReason, Household, Location, Outcome, Overwrite,
+    ExpectedArchive, Failure, FailureReason, Format, Household, Location, Outcome, Overwrite,
     PROTOCOL_VERSION, Report, Request, RestoreReport, RestoreTask, RunId, StorageTarget, Task,
     UndoReport, UndoTask, VerificationLevel,
 };
@@ -26,15 +26,21 @@ use tidelock_protocol::{
 /// A source, a storage and a target of one test.
 pub struct Place {
     pub dir: tempfile::TempDir,
+    /// Of the backups that are made here.
+    pub format: Format,
 }
 
 impl Place {
     pub fn new() -> Self {
+        Self::of(Format::default())
+    }
+
+    pub fn of(format: Format) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for name in ["source", "storage", "target"] {
             fs::create_dir(dir.path().join(name)).unwrap();
         }
-        Self { dir }
+        Self { dir, format }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -56,6 +62,11 @@ impl Place {
     /// The stored object with this ending.
     pub fn object(&self, ending: &str) -> PathBuf {
         self.storage().join(format!("shop/data/nightly{ending}"))
+    }
+
+    /// The stored archive.
+    pub fn archive(&self) -> PathBuf {
+        self.object(self.format.ending())
     }
 
     /// Names of everything in storage beside the objects, temporaries too.
@@ -94,6 +105,7 @@ impl Place {
         Task::Backup(BackupTask {
             source_path: self.source().to_str().unwrap().into(),
             location: location(),
+            format: self.format,
             pvc_name: "data".into(),
             policy_name: Some("nightly".into()),
             verification: VerificationLevel::Full,
@@ -359,6 +371,14 @@ pub fn xattrs(path: &Path) -> BTreeMap<OsString, Vec<u8>> {
             (OsString::from_vec(name.to_vec()), value)
         })
         .collect()
+}
+
+/// How GNU tar is told what the archive is.
+pub fn tar_flag(format: Format) -> &'static str {
+    match format {
+        Format::TarGz => "--gzip",
+        Format::TarZst => "--zstd",
+    }
 }
 
 /// Runs a tool that must succeed.

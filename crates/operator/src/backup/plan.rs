@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt;
-use tidelock_api::{Backup, BackupPolicy, DEFAULT_STORAGE_PVC, Guard, MoverSpec};
+use tidelock_api::{Backup, BackupPolicy, DEFAULT_STORAGE_PVC, Format, Guard, MoverSpec};
 use tidelock_core::names;
 use tidelock_core::run::Readiness;
 use tidelock_protocol::{
@@ -26,6 +26,8 @@ pub struct BackupPlan {
     pub storage_pvc: String,
     /// Where the archive goes.
     pub location: Location,
+    /// Its form.
+    pub format: Format,
     /// The Job's name.
     pub job_name: String,
     /// How the mover pod runs.
@@ -80,6 +82,7 @@ pub fn resolve(
         pvc,
         storage_pvc,
         location,
+        format: format(backup),
         job_name: names::backup_job_name(&name),
         mover: mover(backup, policy),
         verification: verification(backup, policy),
@@ -93,6 +96,12 @@ pub fn mover(backup: &Backup, policy: Option<&BackupPolicy>) -> MoverSpec {
     let own = backup.spec.mover.as_ref();
     let of_policy = || policy.and_then(|policy| policy.spec.mover.as_ref());
     own.or_else(of_policy).cloned().unwrap_or_default()
+}
+
+/// The form of a Backup's archive.
+pub fn format(backup: &Backup) -> Format {
+    let recorded = backup.status.as_ref().and_then(|status| status.format);
+    recorded.unwrap_or(backup.spec.format)
 }
 
 /// How much of a Backup is read back: as it says itself, or as its policy says.
@@ -157,6 +166,7 @@ pub fn job(backup: &Backup, plan: &BackupPlan, image: &str) -> Result<Job, Error
     let task = Task::Backup(BackupTask {
         source_path: SOURCE_PATH.to_owned(),
         location: plan.location.clone(),
+        format: convert::format(plan.format),
         pvc_name: plan.pvc.clone(),
         policy_name: backup.spec.policy_ref.clone(),
         verification: plan.verification,

@@ -126,18 +126,16 @@ impl Run for Backup {
     }
 
     fn record(&mut self, plan: &BackupPlan) -> String {
-        let format = self.spec.format;
+        let archive = plan.location.archive_key(convert::format(plan.format));
         let status = self.status.get_or_insert_default();
         status.pvc_name = Some(plan.pvc.clone());
         status.storage_pvc_name = Some(plan.storage_pvc.clone());
-        status.backup_location = Some(plan.location.archive_key());
-        status.format = Some(format);
+        status.backup_location = Some(archive.clone());
+        status.format = Some(plan.format);
         status.security_context = placement::to_status(&plan.placement.security);
         format!(
-            "Backing up PersistentVolumeClaim {} to {} on {}",
-            plan.pvc,
-            plan.location.archive_key(),
-            plan.storage_pvc
+            "Backing up PersistentVolumeClaim {} to {archive} on {}",
+            plan.pvc, plan.storage_pvc
         )
     }
 
@@ -226,7 +224,8 @@ fn check(backup: &Backup, done: &BackupReport) -> Result<(), RunFailure> {
         .status
         .as_ref()
         .and_then(|status| status.backup_location.as_deref());
-    let reported = done.location.archive_key();
+    let format = convert::format(plan::format(backup));
+    let reported = done.location.archive_key(format);
     if asked != Some(&reported) {
         return mismatch(format!(
             "The mover reports an archive at {reported}, not at {}.",
@@ -321,6 +320,18 @@ mod tests {
     fn a_fitting_report_is_believed() {
         let digest = format!("sha256:{}", "a".repeat(64));
         assert!(check(&backup(), &report("shop/data/now", &digest)).is_ok());
+    }
+
+    #[test]
+    fn a_report_is_held_against_the_archive_of_the_format_that_was_asked_for() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let report = report("shop/data/now", &digest);
+        let mut backup = backup();
+        backup.spec.format = tidelock_api::Format::TarZst;
+        assert!(check(&backup, &report).is_err());
+        let status = backup.status.get_or_insert_default();
+        status.backup_location = Some("shop/data/now.tar.zst".into());
+        assert!(check(&backup, &report).is_ok());
     }
 
     #[test]

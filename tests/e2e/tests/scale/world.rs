@@ -20,6 +20,7 @@ use tidelock_e2e::volumes::STORY_LABEL;
 use tidelock_e2e::wait::Watched;
 use tidelock_operator::backup::{location, suspicion, verification};
 use tidelock_operator::conditions::{Verdict, set_ready};
+use tidelock_operator::convert;
 use tidelock_operator::policy::build;
 use tidelock_operator::telemetry::reasons;
 
@@ -178,7 +179,8 @@ fn complete(backup: &mut Backup, policy: &BackupPolicy, slot: Timestamp) -> Resu
     status.duration = Some("42s".to_owned());
     status.pvc_name = Some(pvc.clone());
     status.storage_pvc_name = Some(DEFAULT_STORAGE_PVC.to_owned());
-    status.backup_location = Some(location(&namespace, pvc, &name)?.archive_key());
+    status.backup_location =
+        Some(location(&namespace, pvc, &name)?.archive_key(convert::format(format)));
     status.job_name = Some(format!("{name}-backup"));
     status.format = Some(format);
     status.digest = Some(format!("sha256:{:064x}", slot.as_nanosecond()));

@@ -4,6 +4,7 @@
 mod backups;
 mod cancel;
 mod checks;
+mod formats;
 mod guard;
 mod names;
 mod overwrite;

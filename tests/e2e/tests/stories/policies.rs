@@ -8,7 +8,7 @@ use serde_json::json;
 use tidelock_api::{Backup, BackupPolicy, Phase};
 use tidelock_e2e::{Story, tell, tree};
 
-use crate::support::{completed, jobs_by_kind};
+use crate::support::{completed, jobs_by_kind, next_success};
 
 async fn backups(story: &Story) -> Result<Vec<Backup>> {
     Ok(story
@@ -68,23 +68,6 @@ async fn a_policy_fires_at_its_minute_and_keeps_the_newest() -> Result<()> {
         Ok(())
     })
     .await
-}
-
-/// Waits for the policy's next good backup after `seen`; its name.
-async fn next_success(story: &Story, seen: Option<&str>) -> Result<String> {
-    let policy = story
-        .wait_for(
-            "minutely",
-            "to have a good backup",
-            |policy: &BackupPolicy| {
-                let last = policy.status.as_ref()?.last_backup.as_ref()?;
-                Some(last.phase == Some(Phase::Completed) && Some(last.name.as_str()) != seen)
-            },
-        )
-        .await?;
-    let status = policy.status.context("no status")?;
-    ensure!(status.last_successful_backup_time.is_some() && status.last_backup_time.is_some());
-    Ok(status.last_backup.context("no backup")?.name)
 }
 
 #[tokio::test]
