@@ -24,7 +24,7 @@ const THREADS: &str = "--test-threads=4";
 /// Suites that are run only when asked for, as tests/e2e/Cargo.toml has them: they take long, or
 /// take nodes away.
 pub const SUITES: &[&str] = &[
-    "clock", "nodes", "wave", "scale", "leader", "metrics", "upgrade",
+    "clock", "nodes", "wave", "scale", "leader", "metrics", "upgrade", "large",
 ];
 
 /// Stories about drained and lost nodes need another node to go to.
