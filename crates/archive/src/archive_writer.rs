@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use crate::builder::{Builder, EntryEnd};
 use crate::codec::Squeezer;
 use crate::entry::{END_BYTES, Entry};
+use crate::meter::Meter;
 use crate::output::{Finished, Member, Output};
 
 /// Writes entries to an archive and what is where to its index.
@@ -59,7 +60,12 @@ impl<A: Write, I: Write> ArchiveWriter<A, I> {
     }
 
     fn close_member(&mut self) -> io::Result<()> {
-        let (member, _) = Member::of(self.builder.take(), &mut self.squeezer, &mut Vec::new())?;
-        self.output.write(member)
+        let (member, _) = Member::of(
+            self.builder.take(),
+            &mut self.squeezer,
+            &mut Vec::new(),
+            &Meter::default(),
+        )?;
+        self.output.write(member, &Meter::default())
     }
 }

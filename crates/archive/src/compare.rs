@@ -24,6 +24,7 @@ use crate::loss::{Losses, MetadataKind};
 use crate::manifest::Sample;
 use crate::marker::Overwrite;
 use crate::meta::{FileKind, Meta, Time};
+use crate::meter::Meter;
 use crate::names::LOST_AND_FOUND;
 use crate::needed::Archive;
 use crate::select::{Pick, Picker, Selection, Survey};
@@ -88,6 +89,8 @@ pub struct Comparison<'c> {
     pub refused: &'c Losses,
     /// Where files are read from.
     pub reading: Reading,
+    /// Keeps where the time goes.
+    pub meter: &'c Meter,
     /// Ends it early.
     pub stop: &'c AtomicBool,
 }
@@ -113,7 +116,8 @@ pub fn compare<I: Read + Send>(
     let root = comparison.target.root()?;
     let indexes = (members, entries);
     let needed = &comparison.survey.needed;
-    with_entries(archive, indexes, needed, comparison.stop, |stream| {
+    let control = (comparison.meter, comparison.stop);
+    with_entries(archive, indexes, needed, control, |stream| {
         let mut comparer = Comparer {
             of: comparison,
             stream,

@@ -9,6 +9,7 @@ use crate::entry::{EntryKind, check_path};
 use crate::error::{Corrupt, RestoreError, shown};
 use crate::index;
 use crate::manifest::ObjectRef;
+use crate::meter::Meter;
 use crate::needed::{Needed, Whole};
 use crate::verify::{compare, hash_up_to};
 
@@ -41,6 +42,7 @@ pub fn verify_content<I: Read + Send>(
     members: I,
     entries: I,
     expected: &ObjectRef,
+    meter: &Meter,
     stop: &AtomicBool,
 ) -> Result<VerifiedContent, RestoreError> {
     let mut archive = Hashing::new(archive);
@@ -48,7 +50,7 @@ pub fn verify_content<I: Read + Send>(
         Whole(&mut archive),
         (members, entries),
         &Needed::default(),
-        stop,
+        (meter, stop),
         |stream| verify_entries(stream, expected),
     )?;
     hash_up_to(&mut archive, u64::MAX, &mut [], stop)?;

@@ -9,11 +9,18 @@ use crate::crafted::{archive_of, entry, file, link, object_of};
 use crate::digest::sha256;
 use crate::entry::{Entry, EntryKind};
 use crate::error::RestoreError;
-use crate::{VerifiedContent, verify_content};
+use crate::{Meter, VerifiedContent, verify_content};
 
 fn verify(archive: &[u8], index: &[u8]) -> Result<VerifiedContent, RestoreError> {
     let expected = object_of(archive);
-    verify_content(archive, index, index, &expected, &AtomicBool::new(false))
+    verify_content(
+        archive,
+        index,
+        index,
+        &expected,
+        &Meter::default(),
+        &AtomicBool::new(false),
+    )
 }
 
 /// The message of an archive that must be found damaged.
@@ -116,6 +123,7 @@ fn an_archive_that_is_cut_or_goes_on_is_refused() {
         &index[..],
         &index[..],
         &object_of(&archive),
+        &Meter::default(),
         &stop,
     );
     let said = done.unwrap_err().to_string();
@@ -128,7 +136,14 @@ fn an_archive_that_is_whole_in_itself_but_another_one_is_refused() {
     let mut expected = object_of(&archive);
     expected.sha256 = sha256(b"other");
     let stop = AtomicBool::new(false);
-    let done = verify_content(&archive[..], &index[..], &index[..], &expected, &stop);
+    let done = verify_content(
+        &archive[..],
+        &index[..],
+        &index[..],
+        &expected,
+        &Meter::default(),
+        &stop,
+    );
     let said = done.unwrap_err().to_string();
     assert!(said.contains("SHA-256"), "{said}");
 }
@@ -167,10 +182,24 @@ fn storage_that_cannot_be_read_is_no_damage() {
     let (archive, index) = archive_of(&[file("f")]);
     let stop = AtomicBool::new(false);
     let expected = object_of(&archive);
-    let done = verify_content(Broken, &index[..], &index[..], &expected, &stop);
+    let done = verify_content(
+        Broken,
+        &index[..],
+        &index[..],
+        &expected,
+        &Meter::default(),
+        &stop,
+    );
     assert!(matches!(done, Err(RestoreError::Read(_))), "{done:?}");
     let half = archive[..archive.len() / 2].chain(Broken);
-    let done = verify_content(half, &index[..], &index[..], &expected, &stop);
+    let done = verify_content(
+        half,
+        &index[..],
+        &index[..],
+        &expected,
+        &Meter::default(),
+        &stop,
+    );
     assert!(matches!(done, Err(RestoreError::Read(_))), "{done:?}");
 }
 
@@ -183,6 +212,7 @@ fn a_check_that_is_told_to_stop_ends() {
         &index[..],
         &index[..],
         &object_of(&archive),
+        &Meter::default(),
         &stop,
     );
     assert!(matches!(done, Err(RestoreError::Stopped)), "{done:?}");

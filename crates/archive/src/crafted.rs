@@ -13,6 +13,7 @@ use crate::error::RestoreError;
 use crate::index::IndexEntry;
 use crate::manifest::ObjectRef;
 use crate::meta::Time;
+use crate::meter::Meter;
 use crate::needed::Archive;
 use crate::output::{Member, Output};
 use crate::{Finished, Job, Overwrite, Selection, Survey, Target, Try, Unpacked, unpack};
@@ -70,8 +71,14 @@ pub(crate) fn raw_archive(tar: &[u8], entries: &[IndexEntry]) -> (Vec<u8>, Vec<u
         tar: tar.to_vec(),
         entries: entries.to_vec(),
     };
-    let (member, _) = Member::of(piece, &mut Squeezer::for_members(), &mut Vec::new()).unwrap();
-    output.write(member).unwrap();
+    let (member, _) = Member::of(
+        piece,
+        &mut Squeezer::for_members(),
+        &mut Vec::new(),
+        &Meter::default(),
+    )
+    .unwrap();
+    output.write(member, &Meter::default()).unwrap();
     output.finish().unwrap();
     (archive, index)
 }

@@ -19,7 +19,7 @@ use crate::entry::{Entry, EntryKind};
 use crate::error::RestoreError;
 use crate::index::{IndexEntry, IndexMember, IndexWriter};
 use crate::manifest::{Counts, Manifest, ObjectRef, Sample, Source};
-use crate::{Unpacked, verify_content, verify_index};
+use crate::{Meter, Unpacked, verify_content, verify_index};
 
 /// A target with something beside it that must not change.
 struct Cell {
@@ -415,7 +415,7 @@ proptest! {
         let (archive, index) = &sealed;
         let stop = AtomicBool::new(false);
         let verified =
-            verify_content(&archive[..], &index[..], &index[..], &object_of(archive), &stop);
+            verify_content(&archive[..], &index[..], &index[..], &object_of(archive), &Meter::default(), &stop);
         prop_assert!(verified.is_ok() || restored.is_err(), "{verified:?} but {restored:?}");
     }
 }

@@ -16,7 +16,7 @@ use crate::digest::sha256;
 use crate::entry::EntryKind;
 use crate::index::{IndexMember, IndexWriter};
 use crate::needed::Whole;
-use crate::verify_content;
+use crate::{Meter, verify_content};
 
 /// Makes a test of this file the measured process, and names the directory it works on.
 const CHILD_ENV: &str = "TIDELOCK_MEMORY_TEST";
@@ -73,6 +73,7 @@ fn child_verifies() {
             members,
             entries,
             &object_of(b""),
+            &Meter::default(),
             &stop,
         );
         let said = done.unwrap_err().to_string();

@@ -6,6 +6,8 @@ use crate::builder::Piece;
 use crate::codec::Squeezer;
 use crate::digest::{Hashing, sha256};
 use crate::index::{IndexEnd, IndexEntry, IndexMember, IndexWriter};
+use crate::meter::Meter;
+use crate::profile::Phase;
 
 /// A piece, ready to be written.
 pub(crate) struct Member {
@@ -21,6 +23,7 @@ impl Member {
         piece: Piece,
         squeezer: &mut Squeezer,
         scratch: &mut Vec<u8>,
+        meter: &Meter,
     ) -> io::Result<(Self, Vec<u8>)> {
         scratch.clear();
         if !piece.tar.is_empty() {
@@ -28,7 +31,7 @@ impl Member {
         }
         let member = Self {
             bytes: scratch.as_slice().into(),
-            sha256: sha256(scratch),
+            sha256: meter.during(Phase::Digest, || sha256(scratch)),
             tar_bytes: piece.tar.len() as u64,
             entries: piece.entries,
         };
@@ -69,7 +72,7 @@ impl<A: Write, I: Write> Output<A, I> {
     }
 
     /// Appends a member; one of nothing is none.
-    pub(crate) fn write(&mut self, member: Member) -> io::Result<()> {
+    pub(crate) fn write(&mut self, member: Member, meter: &Meter) -> io::Result<()> {
         for mut entry in member.entries {
             entry.offset += self.run_start;
             self.index.entry(entry)?;
@@ -84,7 +87,8 @@ impl<A: Write, I: Write> Output<A, I> {
             tar_size: member.tar_bytes,
             sha256: member.sha256,
         };
-        self.archive.write_all(&member.bytes)?;
+        // The archive is digested as it is written.
+        meter.during(Phase::Digest, || self.archive.write_all(&member.bytes))?;
         self.tar_offset += member.tar_bytes;
         self.index.member(line)
     }

@@ -24,6 +24,7 @@ use crate::manifest::{Counts, SPARSE};
 use crate::meta::Meta;
 use crate::meter::Meter;
 use crate::output::{Member, Output};
+use crate::profile::{Phase, ThreadKind};
 use crate::threads::{OnPanic, at_most};
 use crate::walk::Walk;
 use crate::xattr::Xattrs;
@@ -103,7 +104,7 @@ pub fn pack(
 ) -> Result<Packed, PackError> {
     let compressors = at_most(MOST_COMPRESSORS);
     let shared = Shared {
-        conveyor: Conveyor::new(READERS + compressors + 2),
+        conveyor: Conveyor::new(READERS + compressors + 2, meter),
         unreadable: AtomicU64::new(0),
         logical_bytes: AtomicU64::new(0),
         xattrs_left_out: AtomicU64::new(0),
@@ -121,6 +122,7 @@ pub fn pack(
         }
         let mut counts = None;
         guarded(&shared, || {
+            let _timed = meter.time(Phase::Walk);
             let mut walker = Walker::new(&shared);
             walker.walk(Walk::new(source))?;
             counts = Some(walker.counts);
@@ -165,10 +167,12 @@ fn compress<A: Write, I: Write>(
     shared: &Shared<'_>,
     output: &Mutex<(Output<A, I>, Notify<'_>)>,
 ) -> Result<(), Halted> {
+    let meter = shared.meter;
+    let _timed = meter.time_thread(ThreadKind::Compressors, Phase::Compress);
     let mut squeezer = Squeezer::for_members();
     let mut scratch = Vec::new();
     while let Some((place, (piece, notices))) = shared.conveyor.raw()? {
-        let (member, memory) = match Member::of(piece, &mut squeezer, &mut scratch) {
+        let (member, memory) = match Member::of(piece, &mut squeezer, &mut scratch, meter) {
             Ok(made) => made,
             Err(error) => {
                 shared.conveyor.fail(error);
@@ -176,6 +180,7 @@ fn compress<A: Write, I: Write>(
             }
         };
         let write = |place: conveyor::Place, (member, notices): (Member, reader::Notices)| {
+            let _timed = meter.time(Phase::Index);
             let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
             for (path, notice) in notices {
                 (output.1)(&path, notice);
@@ -186,7 +191,7 @@ fn compress<A: Write, I: Write>(
             if shared.is_broken() {
                 return Ok(());
             }
-            output.0.write(member)
+            output.0.write(member, meter)
         };
         shared
             .conveyor

@@ -24,6 +24,7 @@ use crate::marker::{Finished, Overwrite};
 use crate::meter::Meter;
 use crate::needed::Archive;
 use crate::place;
+use crate::profile::Phase;
 use crate::remove::remove_tree;
 use crate::select::{LeftOut, Pick, Picker, Selection, Survey};
 use crate::steps::step;
@@ -93,7 +94,8 @@ pub fn unpack<I: Read + Send>(
     let linked = make_linked(job.target, &job.survey.links)?;
     with_crew(job.meter, |crew| {
         let needed = &job.survey.needed;
-        with_entries(archive, (members, entries), needed, job.stop, |stream| {
+        let control = (job.meter, job.stop);
+        with_entries(archive, (members, entries), needed, control, |stream| {
             let mut unpacker = Unpacker {
                 job,
                 stream,
@@ -220,6 +222,7 @@ impl<I: Read> Unpacker<'_, I> {
             && let Some(left) = self.left.pop_front()
         {
             self.left_bytes -= left.path.len();
+            let _timed = self.job.meter.time(Phase::Write);
             left.pending
                 .finish(left.dir.as_fd(), &left.path, &mut self.done.losses)
                 .map_err(|e| refused(&left.path, e))?;
@@ -338,6 +341,7 @@ impl<I: Read> Unpacker<'_, I> {
     }
 
     fn directory(&mut self, entry: Entry, pick: Pick) -> Result<(), RestoreError> {
+        let _timed = self.job.meter.time(Phase::Write);
         let fault = |e| refused(&entry.path, e);
         // The file system makes lost+found itself, so an archive's finds it there.
         let replace = self.takes_over() || entry.path == b"lost+found";

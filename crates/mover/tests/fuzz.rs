@@ -348,11 +348,25 @@ fn no_archive_makes_a_check_or_a_restore_panic_or_write_outside_its_target() {
             bytes: archive.len() as u64,
             sha256: sha256(&archive),
         };
-        let checked = verify_content(&archive[..], &index[..], &index[..], &expected, &stop);
+        let checked = verify_content(
+            &archive[..],
+            &index[..],
+            &index[..],
+            &expected,
+            &Meter::default(),
+            &stop,
+        );
         if let Err(error) = checked {
             assert!(!error.to_string().chars().any(char::is_control), "{error}");
         }
-        let _ = verify_content(tar, &index[..], &index[..], &expected, &stop);
+        let _ = verify_content(
+            tar,
+            &index[..],
+            &index[..],
+            &expected,
+            &Meter::default(),
+            &stop,
+        );
         if let Err(error) = cell.restore(&archive, &index) {
             assert!(!error.to_string().chars().any(char::is_control), "{error}");
         }
@@ -440,7 +454,15 @@ fn the_corpus_holds_what_is_taken() {
         bytes: archive.len() as u64,
         sha256: sha256(&archive),
     };
-    verify_content(&archive[..], &index[..], &index[..], &expected, &stop).unwrap();
+    verify_content(
+        &archive[..],
+        &index[..],
+        &index[..],
+        &expected,
+        &Meter::default(),
+        &stop,
+    )
+    .unwrap();
     Cell::new().restore(&archive, &index).unwrap();
     verify_index(&gzip(&sound.lines)[..], &sound.manifest, &stop).unwrap();
     assert_eq!(gunzip(&gzip(tar)), *tar);
