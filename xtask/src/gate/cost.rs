@@ -16,12 +16,12 @@ const TURNS: usize = 5;
 const SMALL_FILES: u64 = 500;
 const LARGE_FILES: u64 = 2;
 const LARGE_BYTES: usize = 12 << 20;
-/// What the mover may take of the processor time of `tar | gzip -6`, in percent: half as much again
-/// as it takes (docs/benchmarks.md).
-const MOST_OF_BACKUP: f64 = 60.0;
-/// What the mover may take of the processor time of `gzip -d | tar`, in percent: also half as much
-/// again. It checks the archive first, and digests each file.
-const MOST_OF_RESTORE: f64 = 120.0;
+/// What the mover may take of the processor time of `tar | gzip -6`, in percent: well above
+/// what it takes (docs/benchmarks.md), and well below what a slower level takes.
+const MOST_OF_BACKUP: f64 = 90.0;
+/// What the mover may take of the processor time of `gzip -d | tar`, in percent: also
+/// well above. It checks the archive first, and digests each file.
+const MOST_OF_RESTORE: f64 = 130.0;
 
 /// Compares a backup and a restore, each with its peer.
 pub fn check(lab: &Lab) -> Result<()> {
@@ -139,64 +139,68 @@ fn of_children() -> Result<f64> {
     Ok(sum.context("the kernel tells no times of children")? / TICKS_PER_SECOND)
 }
 
-/// Makes a tree of text that compresses as text does, the same each time; gives its size.
+/// Makes a tree of text, the same each time; gives its size.
 fn make(dir: &Path) -> Result<u64> {
-    let mut words = Words::new();
+    let mut lines = Lines::new();
     let mut bytes = 0;
     for n in 0..SMALL_FILES {
         let folder = dir.join(format!("folder-{:02}", n % 50));
         if n < 50 {
             fs::create_dir(&folder)?;
         }
-        let content = words.text(1024 + usize::try_from(n * 7919 % (31 << 10))?);
+        let content = lines.text(1024 + usize::try_from(n * 7919 % (31 << 10))?);
         fs::write(folder.join(format!("file-{n}.txt")), &content)?;
         bytes += content.len() as u64;
     }
     for n in 0..LARGE_FILES {
-        let content = words.text(LARGE_BYTES);
+        let content = lines.text(LARGE_BYTES);
         fs::write(dir.join(format!("large-{n}.txt")), &content)?;
         bytes += content.len() as u64;
     }
     Ok(bytes)
 }
 
-/// Text of made-up words, some of which come often.
-struct Words {
+/// Lines as a program logs them: what repeats is where a compressor can take its time.
+struct Lines {
     state: u64,
-    words: Vec<String>,
+    messages: Vec<String>,
 }
 
-impl Words {
+impl Lines {
     fn new() -> Self {
-        let mut words = Self {
+        let mut lines = Self {
             state: 0x9e37_79b9_7f4a_7c15,
-            words: Vec::new(),
+            messages: Vec::new(),
         };
-        words.words = (0..4096).map(|_| words.word()).collect();
-        words
+        lines.messages = (0..60).map(|_| lines.message()).collect();
+        lines
     }
 
-    fn next(&mut self, below: usize) -> usize {
+    fn below(&mut self, limit: u64) -> u64 {
         self.state ^= self.state << 13;
         self.state ^= self.state >> 7;
         self.state ^= self.state << 17;
-        (self.state >> 20) as usize % below
+        (self.state >> 20) % limit
     }
 
-    fn word(&mut self) -> String {
-        let length = 2 + self.next(9);
-        (0..length)
-            .map(|_| char::from(b"etaoinshrdlucmfw"[self.next(16)]))
-            .collect()
+    fn message(&mut self) -> String {
+        let letters = b"  etaoinshrdlucm";
+        let length = 20 + self.below(60);
+        let mut letter = || char::from(letters[self.below(16) as usize]);
+        (0..length).map(|_| letter()).collect()
     }
 
     fn text(&mut self, bytes: usize) -> String {
-        let mut text = String::with_capacity(bytes + 16);
+        let mut text = String::with_capacity(bytes + 256);
         while text.len() < bytes {
-            let most = 1 + self.next(self.words.len());
-            let word = self.next(most);
-            text.push_str(&self.words[word]);
-            text.push(if self.next(12) == 0 { '\n' } else { ' ' });
+            let (day, hour, minute) = (self.below(30), self.below(24), self.below(60));
+            let (micros, host, id) = (self.below(60_000_000), self.below(9), self.below(1 << 30));
+            let message = self.below(self.messages.len() as u64) as usize;
+            text += &format!(
+                r#"{{"time":"2026-11-{day:02}T{hour:02}:{minute:02}:{micros:08}Z","level":"info","host":"node-{host}","message":"{}","id":{id}}}"#,
+                self.messages[message]
+            );
+            text.push('\n');
         }
         text
     }
