@@ -9,6 +9,7 @@ mod deploy;
 mod e2e;
 mod evidence;
 mod freshness;
+mod gate;
 mod go;
 mod host;
 mod image;
@@ -18,6 +19,7 @@ mod prove;
 mod run;
 mod upgrade;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -51,6 +53,12 @@ enum Task {
     Chart,
     /// Format, lints, unit tests, generated files, the chart, licences.
     Check,
+    /// Compare the mover's processor time and memory with fixed bounds.
+    Gate {
+        /// Another mover than the one that the image is made of.
+        #[arg(long, value_name = "FILE")]
+        mover: Option<PathBuf>,
+    },
     /// Put the operator of this checkout into the running test cluster.
     Deploy {
         #[command(flatten)]
@@ -63,7 +71,7 @@ enum Task {
         /// Only stories whose name holds this.
         filter: Option<String>,
     },
-    /// Check, the test cluster's proof, and all end-to-end stories.
+    /// Check, the mover's gate, the test cluster's proof, and all end-to-end stories.
     Test {
         #[command(flatten)]
         cluster: ClusterOptions,
@@ -170,6 +178,7 @@ fn run_task(task: Task) -> Result<()> {
         Task::Generate { check } => check::generate(&place, check),
         Task::Chart => chart::check(&place),
         Task::Check => check::check(&place),
+        Task::Gate { mover } => gate::check(&place, mover.as_deref()),
         Task::Deploy { cluster } => e2e::prepare(&place, &cluster.into()).map(|running| {
             run::print(running.cluster.export_line());
         }),
@@ -209,10 +218,11 @@ fn disrupt(place: &Place, task: DisruptTask) -> Result<()> {
 
 fn test(place: &Place, options: &e2e::Options) -> Result<()> {
     check::check(place)?;
+    gate::check(place, None)?;
     prove::prove(place)?;
     e2e::run(place, options, None)?;
     run::say(
-        "test: check, the test cluster's proof and the end-to-end stories passed; the long suites \
+        "test: check, the mover's gate, the test cluster's proof and the end-to-end stories passed; the long suites \
          run by name (`make e2e SUITE=…`, docs/test-cluster.md)",
     );
     Ok(())

@@ -8,7 +8,9 @@ use std::thread;
 use crate::codec::Codec;
 use crate::index::{IndexMember, IndexReader};
 use crate::member::load;
+use crate::meter::Meter;
 use crate::needed::{Archive, Needed};
+use crate::profile::{Phase, ThreadKind};
 use crate::threads::{OnEnd, OnPanic, at_most};
 
 /// Threads that decompress, at most.
@@ -38,6 +40,7 @@ pub(crate) fn with_members<A: Archive + Send, I: Read + Send, T>(
     archive: A,
     index: IndexReader<I>,
     needed: &Needed,
+    meter: &Meter,
     work: impl FnOnce(&dyn Members) -> T,
 ) -> T {
     let ahead = Ahead {
@@ -49,6 +52,7 @@ pub(crate) fn with_members<A: Archive + Send, I: Read + Send, T>(
             ended: false,
         }),
         needed,
+        meter,
         state: Mutex::new(State::default()),
         changed: Condvar::new(),
     };
@@ -68,6 +72,7 @@ struct Ahead<'n, A: Archive, I: Read> {
     codec: Codec,
     source: Mutex<Source<A, I>>,
     needed: &'n Needed,
+    meter: &'n Meter,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -121,13 +126,15 @@ impl<A: Archive, I: Read> Ahead<'_, A, I> {
     }
 
     fn load_all(&self) {
+        let meter = self.meter;
+        let _timed = meter.time_thread(ThreadKind::Loaders, Phase::Decompress);
         let mut compressed = Vec::new();
         while let Some((number, fetched)) = self.fetch(&mut compressed) {
             let loaded = fetched.and_then(|member| {
                 let Some(member) = member else {
                     return Ok(None);
                 };
-                let content = load(self.codec, &member, &compressed)?;
+                let content = load(self.codec, &member, &compressed, meter)?;
                 Ok(Some(Arc::new(Loaded { member, content })))
             });
             self.lock().ready.insert(number, loaded);
@@ -138,11 +145,14 @@ impl<A: Archive, I: Read> Ahead<'_, A, I> {
     /// Reads the next member, once there is room for it, and its number; none when there is nothing
     /// left to do.
     fn fetch(&self, compressed: &mut Vec<u8>) -> Option<(u64, io::Result<Option<IndexMember>>)> {
+        let waiting = self.meter.time(Phase::Wait);
         let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(waiting);
         if source.ended {
             return None;
         }
-        let member = source.next(self.needed);
+        let next = || source.next(self.needed);
+        let member = self.meter.during(Phase::Index, next);
         let bytes = match &member {
             Ok(Some(member)) => member.tar_size,
             _ => 0,
@@ -150,7 +160,8 @@ impl<A: Archive, I: Read> Ahead<'_, A, I> {
         let number = self.begin(bytes)?;
         let fetched = member.and_then(|member| {
             if let Some(member) = &member {
-                crate::member::fetch(&mut source.archive, member, compressed)?;
+                let fetch = || crate::member::fetch(&mut source.archive, member, compressed);
+                self.meter.during(Phase::Fetch, fetch)?;
             }
             Ok(member)
         });
@@ -160,6 +171,7 @@ impl<A: Archive, I: Read> Ahead<'_, A, I> {
 
     /// Waits for room for so many bytes; none when nobody wants them.
     fn begin(&self, bytes: u64) -> Option<u64> {
+        let _waiting = self.meter.time(Phase::Wait);
         let mut state = self.lock();
         while !state.closed && state.bytes > 0 && state.bytes.saturating_add(bytes) > AHEAD_BYTES {
             state = self
@@ -178,6 +190,7 @@ impl<A: Archive, I: Read> Ahead<'_, A, I> {
 
 impl<A: Archive + Send, I: Read + Send> Members for Ahead<'_, A, I> {
     fn next(&self) -> io::Result<Option<Arc<Loaded>>> {
+        let _waiting = self.meter.time(Phase::Wait);
         let mut state = self.lock();
         loop {
             let number = state.given;

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use crate::builder::{Builder, EntryEnd};
 use crate::codec::{Codec, Squeezer};
 use crate::entry::{END_BYTES, Entry};
+use crate::meter::Meter;
 use crate::output::{Finished, Member, Output};
 
 /// Writes entries to an archive and what is where to its index.
@@ -59,7 +60,8 @@ impl<A: Write, I: Write> ArchiveWriter<A, I> {
     }
 
     fn close_member(&mut self) -> io::Result<()> {
-        let member = Member::of(self.builder.take(), &mut self.squeezer)?;
-        self.output.write(member).map(drop)
+        let meter = Meter::default();
+        let member = Member::of(self.builder.take(), &mut self.squeezer, &meter)?;
+        self.output.write(member, &meter).map(drop)
     }
 }

@@ -25,6 +25,7 @@ use crate::loss::{Losses, MetadataKind};
 use crate::manifest::Sample;
 use crate::marker::Overwrite;
 use crate::meta::{FileKind, Meta, Time};
+use crate::meter::Meter;
 use crate::names::LOST_AND_FOUND;
 use crate::needed::Archive;
 use crate::select::{Pick, Picker, Selection, Survey};
@@ -91,6 +92,8 @@ pub struct Comparison<'c> {
     pub refused: &'c Losses,
     /// Where files are read from.
     pub reading: Reading,
+    /// Keeps where the time goes.
+    pub meter: &'c Meter,
     /// Ends it early.
     pub stop: &'c AtomicBool,
 }
@@ -116,12 +119,13 @@ pub fn compare<I: Read + Send>(
     let root = comparison.target.root()?;
     let indexes = (members, entries);
     let needed = &comparison.survey.needed;
+    let control = (comparison.meter, comparison.stop);
     with_entries(
         comparison.codec,
         archive,
         indexes,
         needed,
-        comparison.stop,
+        control,
         |stream| {
             let mut comparer = Comparer {
                 of: comparison,

@@ -10,6 +10,7 @@ use crate::entry::{EntryKind, check_path};
 use crate::error::{Corrupt, RestoreError, shown};
 use crate::index;
 use crate::manifest::ObjectRef;
+use crate::meter::Meter;
 use crate::needed::{Needed, Whole};
 use crate::verify::{compare, hash_up_to};
 
@@ -27,7 +28,7 @@ pub struct VerifiedContent {
 /// Decodes the whole archive and compares it with the index and with its size and digest in the
 /// manifest, in one pass.
 ///
-/// `members` and `entries` are two readers of the same index.
+/// The two readers of `indexes` give the same index.
 ///
 /// # Guarantees
 /// - It ends well only when every byte of the archive belongs to a member, every member to the
@@ -40,18 +41,19 @@ pub struct VerifiedContent {
 pub fn verify_content<I: Read + Send>(
     codec: Codec,
     archive: impl Read + Send,
-    members: I,
-    entries: I,
+    indexes: [I; 2],
     expected: &ObjectRef,
+    meter: &Meter,
     stop: &AtomicBool,
 ) -> Result<VerifiedContent, RestoreError> {
     let mut archive = Hashing::new(archive);
+    let [members, entries] = indexes;
     let verified = with_entries(
         codec,
         Whole(&mut archive),
         (members, entries),
         &Needed::default(),
-        stop,
+        (meter, stop),
         |stream| verify_entries(stream, expected),
     )?;
     hash_up_to(&mut archive, u64::MAX, &mut [], stop)?;

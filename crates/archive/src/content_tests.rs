@@ -10,16 +10,16 @@ use crate::crafted::{archive_of, entry, file, link, object_of};
 use crate::digest::sha256;
 use crate::entry::{Entry, EntryKind};
 use crate::error::RestoreError;
-use crate::{VerifiedContent, verify_content};
+use crate::{Meter, VerifiedContent, verify_content};
 
 fn verify(codec: Codec, archive: &[u8], index: &[u8]) -> Result<VerifiedContent, RestoreError> {
     let expected = object_of(archive);
     verify_content(
         codec,
         archive,
-        index,
-        index,
+        [index; 2],
         &expected,
+        &Meter::default(),
         &AtomicBool::new(false),
     )
 }
@@ -132,9 +132,9 @@ fn an_archive_that_is_cut_or_goes_on_is_refused() {
         let done = verify_content(
             codec,
             &longer[..],
-            &index[..],
-            &index[..],
+            [&index[..]; 2],
             &object_of(&archive),
+            &Meter::default(),
             &stop,
         );
         let said = done.unwrap_err().to_string();
@@ -152,9 +152,9 @@ fn an_archive_that_is_whole_in_itself_but_another_one_is_refused() {
         let done = verify_content(
             codec,
             &archive[..],
-            &index[..],
-            &index[..],
+            [&index[..]; 2],
             &expected,
+            &Meter::default(),
             &stop,
         );
         let said = done.unwrap_err().to_string();
@@ -201,10 +201,11 @@ fn storage_that_cannot_be_read_is_no_damage() {
         let (archive, index) = archive_of(codec, &[file("f")]);
         let stop = AtomicBool::new(false);
         let expected = object_of(&archive);
-        let done = verify_content(codec, Broken, &index[..], &index[..], &expected, &stop);
+        let (indexes, meter) = ([&index[..]; 2], Meter::default());
+        let done = verify_content(codec, Broken, indexes, &expected, &meter, &stop);
         assert!(matches!(done, Err(RestoreError::Read(_))), "{done:?}");
         let half = archive[..archive.len() / 2].chain(Broken);
-        let done = verify_content(codec, half, &index[..], &index[..], &expected, &stop);
+        let done = verify_content(codec, half, indexes, &expected, &meter, &stop);
         assert!(matches!(done, Err(RestoreError::Read(_))), "{done:?}");
     }
 }
@@ -217,9 +218,9 @@ fn a_check_that_is_told_to_stop_ends() {
         let done = verify_content(
             codec,
             &archive[..],
-            &index[..],
-            &index[..],
+            [&index[..]; 2],
             &object_of(&archive),
+            &Meter::default(),
             &stop,
         );
         assert!(matches!(done, Err(RestoreError::Stopped)), "{done:?}");

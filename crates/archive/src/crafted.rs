@@ -13,6 +13,7 @@ use crate::error::RestoreError;
 use crate::index::IndexEntry;
 use crate::manifest::ObjectRef;
 use crate::meta::Time;
+use crate::meter::Meter;
 use crate::needed::Archive;
 use crate::output::{Member, Output};
 use crate::{Finished, Job, Overwrite, Selection, Survey, Target, Try, Unpacked, unpack};
@@ -70,8 +71,10 @@ pub(crate) fn raw_archive(codec: Codec, tar: &[u8], entries: &[IndexEntry]) -> (
         tar: tar.to_vec(),
         entries: entries.to_vec(),
     };
-    let member = Member::of(piece, &mut Squeezer::for_members(codec).unwrap()).unwrap();
-    output.write(member).unwrap();
+    let meter = Meter::default();
+    let mut squeezer = Squeezer::for_members(codec).unwrap();
+    let member = Member::of(piece, &mut squeezer, &meter).unwrap();
+    output.write(member, &meter).unwrap();
     output.finish().unwrap();
     (archive, index)
 }
@@ -102,7 +105,7 @@ pub(crate) fn unpack_all<I: Read + Send>(
         nth: Try::First,
         selection: &Selection::new(&[]).unwrap(),
         survey: &Survey::default(),
-        meter: &crate::Meter::default(),
+        meter: &Meter::default(),
         stop: &AtomicBool::new(false),
     };
     let mut done = Finished::default();

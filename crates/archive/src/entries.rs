@@ -7,14 +7,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use sha2::{Digest, Sha256};
 
-use crate::ahead::{Loaded, Members, with_members};
+use crate::ahead::{Loaded, with_members};
 use crate::codec::Codec;
 use crate::digest::hex_of;
 use crate::entry::{BLOCK_BYTES, Entry, EntryError, padding};
 use crate::error::{Corrupt, RestoreError, is_decoders, shown};
 use crate::index::{IndexEntry, IndexReader};
 use crate::member::MemberReader;
+use crate::meter::Meter;
 use crate::needed::{Archive, Needed};
+use crate::profile::Phase;
 use crate::select::{Pick, Picker};
 use crate::sparse::{MapReader, Segment, SparseMap};
 
@@ -38,6 +40,7 @@ pub(crate) struct EntryReader<'s, I: Read> {
     buffer: Vec<u8>,
     /// No member is left out, so that all that is between two entries can be read.
     is_all: bool,
+    meter: &'s Meter,
     stop: &'s AtomicBool,
 }
 
@@ -47,22 +50,14 @@ pub(crate) fn with_entries<A: Archive + Send, I: Read + Send, T>(
     archive: A,
     (members, entries): (I, I),
     needed: &Needed,
-    stop: &AtomicBool,
+    (meter, stop): (&Meter, &AtomicBool),
     work: impl FnOnce(EntryReader<'_, I>) -> T,
 ) -> T {
     let is_all = needed.is_all();
-    with_members(
-        codec,
-        archive,
-        IndexReader::new(members),
-        needed,
-        |members| work(EntryReader::new(members, entries, is_all, stop)),
-    )
-}
-
-impl<'s, I: Read> EntryReader<'s, I> {
-    fn new(members: &'s dyn Members, entries: I, is_all: bool, stop: &'s AtomicBool) -> Self {
-        Self {
+    let index = IndexReader::new(members);
+    with_members(codec, archive, index, needed, meter, |members| {
+        let _timed = meter.time(Phase::Entries);
+        work(EntryReader {
             stream: Counted {
                 inner: MemberReader::new(members),
                 position: 0,
@@ -70,13 +65,17 @@ impl<'s, I: Read> EntryReader<'s, I> {
             index: IndexReader::new(entries),
             buffer: vec![0; PIECE_BYTES],
             is_all,
+            meter,
             stop,
-        }
-    }
+        })
+    })
+}
 
+impl<I: Read> EntryReader<'_, I> {
     /// The next entry, and what the index tells of it; none at the end of both.
     pub(crate) fn next(&mut self) -> Result<Option<(Entry, IndexEntry)>, RestoreError> {
-        let listed = self.index.next_entry()?;
+        let next = || self.index.next_entry();
+        let listed = self.meter.during(Phase::Index, next)?;
         self.read(listed)
     }
 
@@ -87,11 +86,13 @@ impl<'s, I: Read> EntryReader<'s, I> {
         picker: &mut Picker<'_, I>,
     ) -> Result<Option<(Entry, IndexEntry, Pick)>, RestoreError> {
         loop {
+            let looking = self.meter.time(Phase::Index);
             let listed = self.index.next_entry()?;
             let pick = match &listed {
                 Some(listed) => picker.pick(listed)?,
                 None => Pick::Left,
             };
+            drop(looking);
             if self.is_all || pick != Pick::Left {
                 if let Some(listed) = &listed
                     && listed.offset != self.stream.position
@@ -166,7 +167,8 @@ impl<'s, I: Read> EntryReader<'s, I> {
                 self.check_stop()?;
                 let want = usize::try_from(left).map_or(PIECE_BYTES, |n| n.min(PIECE_BYTES));
                 self.fill(want, path)?;
-                hash.update(&self.buffer[..want]);
+                let piece = &self.buffer[..want];
+                self.meter.during(Phase::Digest, || hash.update(piece));
                 sink(at, &self.buffer[..want])?;
                 at += want as u64;
                 left -= want as u64;
@@ -191,8 +193,9 @@ impl<'s, I: Read> EntryReader<'s, I> {
         let mut reader = MapReader::new(listed.size, stored);
         loop {
             self.fill(BLOCK_BYTES, path)?;
-            hash.update(&self.buffer[..BLOCK_BYTES]);
-            match reader.block(&self.buffer[..BLOCK_BYTES]) {
+            let block = &self.buffer[..BLOCK_BYTES];
+            self.meter.during(Phase::Digest, || hash.update(block));
+            match reader.block(block) {
                 Ok(Some(map)) => return Ok(map),
                 Ok(None) => {}
                 Err(what) => return Err(self.damaged(what, listed.offset, path)),

@@ -20,7 +20,7 @@ use crate::entry::{Entry, EntryKind};
 use crate::error::RestoreError;
 use crate::index::{IndexEntry, IndexMember, IndexWriter};
 use crate::manifest::{Counts, FORMAT_VERSION, Manifest, ObjectRef, Sample, Source};
-use crate::{Unpacked, verify_content, verify_index};
+use crate::{Meter, Unpacked, verify_content, verify_index};
 
 /// A target with something beside it that must not change.
 struct Cell {
@@ -461,7 +461,7 @@ proptest! {
         let (archive, index) = &sealed;
         let stop = AtomicBool::new(false);
         let verified =
-            verify_content(codec, &archive[..], &index[..], &index[..], &object_of(archive), &stop);
+            verify_content(codec, &archive[..], [&index[..]; 2], &object_of(archive), &Meter::default(), &stop);
         prop_assert!(verified.is_ok() || restored.is_err(), "{verified:?} but {restored:?}");
     }
 }

@@ -8,6 +8,8 @@ use crate::codec::Codec;
 use crate::digest::sha256;
 use crate::error::Corrupt;
 use crate::index::IndexMember;
+use crate::meter::Meter;
+use crate::profile::Phase;
 
 /// Readers take members of up to this much, so that memory stays bounded.
 pub(crate) const MAX_MEMBER_BYTES: u64 = 8 << 20;
@@ -34,9 +36,14 @@ pub(crate) fn fetch(
 /// # Guarantees
 /// It is compared with its digest before it is decompressed, and gives exactly the bytes that the
 /// index promises, so no archive can make it hold more than one member.
-pub(crate) fn load(codec: Codec, member: &IndexMember, compressed: &[u8]) -> io::Result<Vec<u8>> {
+pub(crate) fn load(
+    codec: Codec,
+    member: &IndexMember,
+    compressed: &[u8],
+    meter: &Meter,
+) -> io::Result<Vec<u8>> {
     let fault = |what: &str| Corrupt::new(place_of(member), what).into_io();
-    if sha256(compressed) != member.sha256 {
+    if meter.during(Phase::Digest, || sha256(compressed)) != member.sha256 {
         return Err(fault("its bytes are not those that were written"));
     }
     // Its size is bounded by what was checked when it was read.

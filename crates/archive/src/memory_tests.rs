@@ -14,7 +14,7 @@ use crate::digest::sha256;
 use crate::entry::EntryKind;
 use crate::index::{IndexMember, IndexWriter};
 use crate::needed::Whole;
-use crate::verify_content;
+use crate::{Meter, verify_content};
 
 /// Makes a test of this file the measured process, and names the directory it works on.
 const CHILD_ENV: &str = "TIDELOCK_MEMORY_TEST";
@@ -73,14 +73,14 @@ fn read(dir: &Path, name: &str) -> impl Read + use<> {
 fn child_verifies() {
     child(|dir| {
         let stop = AtomicBool::new(false);
-        let (members, entries) = (read(dir, "index"), read(dir, "index"));
+        let indexes = [(); 2].map(|()| read(dir, "index"));
         // The digest is not of this archive; that is found at the very end.
         let done = verify_content(
             codec_of(dir),
             read(dir, "archive"),
-            members,
-            entries,
+            indexes,
             &object_of(b""),
+            &Meter::default(),
             &stop,
         );
         let said = done.unwrap_err().to_string();

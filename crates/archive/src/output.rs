@@ -6,6 +6,8 @@ use crate::builder::Piece;
 use crate::codec::Squeezer;
 use crate::digest::{Hashing, sha256};
 use crate::index::{IndexEnd, IndexEntry, IndexMember, IndexWriter};
+use crate::meter::Meter;
+use crate::profile::Phase;
 
 /// A piece, ready to be written.
 pub(crate) struct Member {
@@ -17,14 +19,14 @@ pub(crate) struct Member {
 
 impl Member {
     /// Compresses a piece, in its memory.
-    pub(crate) fn of(piece: Piece, squeezer: &mut Squeezer) -> io::Result<Self> {
+    pub(crate) fn of(piece: Piece, squeezer: &mut Squeezer, meter: &Meter) -> io::Result<Self> {
         let mut bytes = piece.tar;
         let tar_bytes = bytes.len() as u64;
         if tar_bytes > 0 {
             squeezer.squeeze(&mut bytes)?;
         }
         Ok(Self {
-            sha256: sha256(&bytes),
+            sha256: meter.during(Phase::Digest, || sha256(&bytes)),
             bytes,
             tar_bytes,
             entries: piece.entries,
@@ -65,7 +67,7 @@ impl<A: Write, I: Write> Output<A, I> {
     }
 
     /// Appends a member, and gives its memory back; one of nothing is none.
-    pub(crate) fn write(&mut self, member: Member) -> io::Result<Vec<u8>> {
+    pub(crate) fn write(&mut self, member: Member, meter: &Meter) -> io::Result<Vec<u8>> {
         for mut entry in member.entries {
             entry.offset += self.run_start;
             self.index.entry(entry)?;
@@ -80,7 +82,8 @@ impl<A: Write, I: Write> Output<A, I> {
             tar_size: member.tar_bytes,
             sha256: member.sha256,
         };
-        self.archive.write_all(&member.bytes)?;
+        // The archive is digested as it is written.
+        meter.during(Phase::Digest, || self.archive.write_all(&member.bytes))?;
         self.tar_offset += member.tar_bytes;
         self.index.member(line)?;
         Ok(member.bytes)

@@ -24,6 +24,7 @@ use crate::manifest::{Counts, SPARSE};
 use crate::meta::Meta;
 use crate::meter::Meter;
 use crate::output::{Member, Output};
+use crate::profile::{Phase, ThreadKind};
 use crate::threads::{OnPanic, at_most};
 use crate::walk::Walk;
 use crate::xattr::Xattrs;
@@ -129,7 +130,7 @@ pub fn pack(
 ) -> Result<Packed, PackError> {
     let room = Room::of(codec);
     let shared = Shared {
-        conveyor: Conveyor::new(room.places),
+        conveyor: Conveyor::new(room.places, meter),
         piece_size: codec.piece_size(),
         unreadable: AtomicU64::new(0),
         logical_bytes: AtomicU64::new(0),
@@ -148,6 +149,7 @@ pub fn pack(
         }
         let mut counts = None;
         guarded(&shared, || {
+            let _timed = meter.time(Phase::Walk);
             let mut walker = Walker::new(&shared);
             walker.walk(Walk::new(source))?;
             counts = Some(walker.counts);
@@ -193,14 +195,17 @@ fn compress<A: Write, I: Write>(
     codec: Codec,
     output: &Mutex<(Output<A, I>, Notify<'_>)>,
 ) -> Result<(), Halted> {
+    let meter = shared.meter;
+    let _timed = meter.time_thread(ThreadKind::Compressors, Phase::Compress);
     let fail = |error| {
         shared.conveyor.fail(error);
         Halted
     };
     let mut squeezer = Squeezer::for_members(codec).map_err(fail)?;
     while let Some((place, (piece, notices))) = shared.conveyor.raw()? {
-        let member = Member::of(piece, &mut squeezer).map_err(fail)?;
+        let member = Member::of(piece, &mut squeezer, meter).map_err(fail)?;
         let write = |place: conveyor::Place, (member, notices): (Member, reader::Notices)| {
+            let _timed = meter.time(Phase::Index);
             let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
             for (path, notice) in notices {
                 (output.1)(&path, notice);
@@ -211,7 +216,7 @@ fn compress<A: Write, I: Write>(
             if shared.is_broken() {
                 return Ok(Vec::new());
             }
-            output.0.write(member)
+            output.0.write(member, meter)
         };
         shared.conveyor.finished(place, (member, notices), write)?;
     }

@@ -102,6 +102,7 @@ impl Place {
             survey: &self.survey,
             refused: &Losses::default(),
             reading,
+            meter: &Meter::default(),
             stop: &GO,
         };
         compare(&comparison, &self.archive[..], [&self.index[..]; 3])

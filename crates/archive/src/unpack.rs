@@ -25,6 +25,7 @@ use crate::marker::{Finished, Overwrite};
 use crate::meter::Meter;
 use crate::needed::Archive;
 use crate::place;
+use crate::profile::Phase;
 use crate::remove::remove_tree;
 use crate::select::{LeftOut, Pick, Picker, Selection, Survey};
 use crate::steps::step;
@@ -96,34 +97,29 @@ pub fn unpack<I: Read + Send>(
     let linked = make_linked(job.target, &job.survey.links)?;
     with_crew(job.meter, |crew| {
         let needed = &job.survey.needed;
-        with_entries(
-            job.codec,
-            archive,
-            (members, entries),
-            needed,
-            job.stop,
-            |stream| {
-                let mut unpacker = Unpacker {
-                    job,
-                    stream,
-                    picker: Picker::new(job.selection, ahead),
-                    started: false,
-                    root: None,
-                    dirs,
-                    linked,
-                    pending: Vec::new(),
-                    crew: Foreman::new(crew),
-                    left: VecDeque::new(),
-                    left_bytes: 0,
-                    inherits: Vec::new(),
-                    done,
-                };
-                let ended = unpacker.run();
-                // What is under way is waited for, so that what was written is known to the file.
-                let written = unpacker.collect(Some(unpacker.crew.mark()));
-                ended.and(written)
-            },
-        )
+        let control = (job.meter, job.stop);
+        let indexes = (members, entries);
+        with_entries(job.codec, archive, indexes, needed, control, |stream| {
+            let mut unpacker = Unpacker {
+                job,
+                stream,
+                picker: Picker::new(job.selection, ahead),
+                started: false,
+                root: None,
+                dirs,
+                linked,
+                pending: Vec::new(),
+                crew: Foreman::new(crew),
+                left: VecDeque::new(),
+                left_bytes: 0,
+                inherits: Vec::new(),
+                done,
+            };
+            let ended = unpacker.run();
+            // What is under way is waited for, so that what was written is known to the file.
+            let written = unpacker.collect(Some(unpacker.crew.mark()));
+            ended.and(written)
+        })
     })
 }
 
@@ -230,6 +226,7 @@ impl<I: Read> Unpacker<'_, I> {
             && let Some(left) = self.left.pop_front()
         {
             self.left_bytes -= left.path.len();
+            let _timed = self.job.meter.time(Phase::Write);
             left.pending
                 .finish(left.dir.as_fd(), &left.path, &mut self.done.losses)
                 .map_err(|e| refused(&left.path, e))?;
@@ -348,6 +345,7 @@ impl<I: Read> Unpacker<'_, I> {
     }
 
     fn directory(&mut self, entry: Entry, pick: Pick) -> Result<(), RestoreError> {
+        let _timed = self.job.meter.time(Phase::Write);
         let fault = |e| refused(&entry.path, e);
         // The file system makes lost+found itself, so an archive's finds it there.
         let replace = self.takes_over() || entry.path == b"lost+found";

@@ -116,7 +116,7 @@ fn timed_proof(
     let clock = Instant::now();
     let total = Total::of_bytes(cost(manifest, level));
     control.progress.begin(Step::Verifying, total);
-    prove(storage, manifest, level, control.stop)?;
+    prove(storage, manifest, level, control)?;
     let millis = millis(clock);
     tracing::info!(?level, millis, "read back what is stored");
     Ok(Verification { level, millis })

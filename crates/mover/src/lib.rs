@@ -7,6 +7,7 @@ mod delete;
 mod failure;
 mod household;
 mod listener;
+mod profile;
 mod progress;
 mod proof;
 mod restore;
@@ -26,6 +27,7 @@ use tidelock_protocol::{Failure, FailureReason, Outcome, Request, RunId, Storage
 use tidelock_storage::{Directory, Storage};
 
 pub use listener::tell_progress;
+pub use profile::{Limit, StepProfile};
 pub use progress::{Progress, Watched};
 pub use stall::Watchdog;
 
@@ -81,7 +83,7 @@ fn carry_out(request: &Request, storage: &dyn Storage, control: &Control<'_>) ->
         Task::Backup(task) => backup::backup(storage, run, task, control).map(Outcome::BackedUp),
         Task::Restore(task) => restore::restore(storage, run, task, control),
         Task::Undo(task) => undo::undo(run, task).map(Outcome::Undone),
-        Task::Verify(task) => verify::verify(storage, run, task, stop).map(Outcome::Verified),
+        Task::Verify(task) => verify::verify(storage, run, task, control).map(Outcome::Verified),
         Task::Delete(task) => delete::delete(storage, task, stop).map(Outcome::Deleted),
     });
     done.unwrap_or_else(Outcome::Failed)

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use clap::builder::FalseyValueParser;
 use rustix::fs::Mode;
 use tidelock_mover::{Progress, Watchdog, run_request, tell_progress};
 use tidelock_protocol::{
@@ -29,6 +30,10 @@ struct Arguments {
     /// Where the report goes.
     #[arg(long, value_name = "FILE", default_value = TERMINATION_LOG)]
     report_file: PathBuf,
+    /// Tells at the end, in the log, where the time of each step went: the seconds that each kind of
+    /// thread spent in each phase, and which phase the step cannot be faster than.
+    #[arg(long, env = "TIDELOCK_PROFILE", value_parser = FalseyValueParser::new())]
+    profile: bool,
 }
 
 fn main() -> process::ExitCode {
@@ -103,7 +108,10 @@ fn carry_out(text: &str, arguments: &Arguments) -> Outcome {
         uid = run.uid,
         "started"
     );
-    let progress = Arc::new(Progress::default());
+    let progress = Arc::new(match arguments.profile {
+        true => Progress::profiling(),
+        false => Progress::default(),
+    });
     let watchdog = request.stall_timeout_seconds.map(|seconds| {
         let (arguments, uid) = (arguments.clone(), run.uid.clone());
         let on_stall = move |failure| give_up(&arguments, uid, failure);
@@ -114,6 +122,11 @@ fn carry_out(text: &str, arguments: &Arguments) -> Outcome {
     let outcome = run_request(&request, &stop, &progress);
     if let Some(watchdog) = watchdog {
         watchdog.end();
+    }
+    for step in progress.take_profiles() {
+        step.to_string()
+            .lines()
+            .for_each(|line| tracing::info!("profile: {line}"));
     }
     outcome
 }

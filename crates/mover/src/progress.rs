@@ -4,11 +4,13 @@ use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tidelock_archive::Meter;
+use tidelock_archive::{Meter, Phase};
 use tidelock_protocol::{ProgressReport, Step};
 use tidelock_storage::{ObjectInfo, Storage, StorageError, Upload};
+
+use crate::profile::{StepProfile, processor_time};
 
 /// How much has moved, and what storage is being asked right now.
 #[derive(Debug, Default)]
@@ -18,6 +20,8 @@ pub struct Progress {
     call: Mutex<Option<Call>>,
     meter: Meter,
     stage: Mutex<Stage>,
+    /// Of the steps that have ended, when it is profiling.
+    profiles: Mutex<Vec<StepProfile>>,
 }
 
 /// What is being done.
@@ -27,15 +31,26 @@ struct Stage {
     total: Total,
     /// What had moved when it began.
     moved_before: u64,
+    since: Instant,
+    /// Processor time that this process had taken when it began.
+    processor_before: Duration,
+}
+
+impl Stage {
+    fn begin(step: Step, total: Total, moved_before: u64) -> Self {
+        Self {
+            step,
+            total,
+            moved_before,
+            since: Instant::now(),
+            processor_before: processor_time(),
+        }
+    }
 }
 
 impl Default for Stage {
     fn default() -> Self {
-        Self {
-            step: Step::Preparing,
-            total: Total::default(),
-            moved_before: 0,
-        }
+        Self::begin(Step::Preparing, Total::default(), 0)
     }
 }
 
@@ -63,6 +78,14 @@ struct Call {
 }
 
 impl Progress {
+    /// One that also keeps where the time goes.
+    pub fn profiling() -> Self {
+        Self {
+            meter: Meter::profiling(),
+            ..Self::default()
+        }
+    }
+
     /// Bytes read from storage and written to it.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
@@ -88,12 +111,34 @@ impl Progress {
     /// Begins to count a step.
     pub(crate) fn begin(&self, step: Step, total: Total) {
         let mut stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.meter.is_profiling() && stage.step != Step::Preparing {
+            let mut ended = self.profiles.lock().unwrap_or_else(PoisonError::into_inner);
+            ended.push(self.profile(&stage));
+        }
         self.meter.reset();
-        *stage = Stage {
-            step,
-            total,
-            moved_before: self.bytes(),
-        };
+        *stage = Stage::begin(step, total, self.bytes());
+    }
+
+    /// Ends the step that is under way, and gives where the time of all that have ended went; nothing
+    /// unless it is [profiling](Self::profiling).
+    pub fn take_profiles(&self) -> Vec<StepProfile> {
+        if !self.meter.is_profiling() {
+            return Vec::new();
+        }
+        self.begin(Step::Preparing, Total::default());
+        let mut ended = self.profiles.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut ended)
+    }
+
+    fn profile(&self, stage: &Stage) -> StepProfile {
+        StepProfile {
+            step: stage.step,
+            wall: stage.since.elapsed(),
+            processor: processor_time().saturating_sub(stage.processor_before),
+            content_bytes: self.meter.bytes(),
+            storage_bytes: self.bytes().saturating_sub(stage.moved_before),
+            spent: self.meter.spent(),
+        }
     }
 
     /// How far the run with this UID is.
@@ -235,6 +280,7 @@ struct WatchedReader {
 impl Read for WatchedReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let ask = || self.inner.read(buffer);
+        let _timed = self.progress.meter.time(Phase::Fetch);
         let read = self.progress.during("reading", &self.key, ask)?;
         self.progress.moved(read);
         Ok(read)
@@ -250,6 +296,7 @@ struct WatchedUpload<'a> {
 impl Write for WatchedUpload<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let ask = || self.inner.write(bytes);
+        let _timed = self.progress.meter.time(Phase::Store);
         let written = self.progress.during("writing", &self.key, ask)?;
         self.progress.moved(written);
         Ok(written)
@@ -267,6 +314,7 @@ impl Upload for WatchedUpload<'_> {
             key,
             progress,
         } = *self;
+        let _timed = progress.meter.time(Phase::Sync);
         progress.during("publishing", &key, || inner.commit())
     }
 }

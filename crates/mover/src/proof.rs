@@ -2,10 +2,11 @@
 
 use std::sync::atomic::AtomicBool;
 
-use tidelock_archive::{Manifest, ObjectRef, verify_content, verify_index, verify_object};
+use tidelock_archive::{Manifest, ObjectRef, Phase, verify_content, verify_index, verify_object};
 use tidelock_protocol::{Failure, FailureReason, VerificationLevel};
 use tidelock_storage::Storage;
 
+use crate::Control;
 use crate::failure::{USE_ANOTHER, failure, of_restore};
 use crate::stored::{check_size, get, get_fresh};
 
@@ -18,24 +19,29 @@ pub(crate) fn prove(
     storage: &dyn Storage,
     manifest: &Manifest,
     level: VerificationLevel,
-    stop: &AtomicBool,
+    control: &Control<'_>,
 ) -> Result<(), Failure> {
     let (archive, index) = (&manifest.archive, &manifest.index);
+    let (meter, stop) = (control.progress.meter(), control.stop);
     if level == VerificationLevel::None {
         return Ok(());
     }
     for object in [index, archive] {
         check_size(storage, object)?;
     }
-    digest(storage, index, stop)?;
+    let digest = |object| meter.during(Phase::Digest, || digest(storage, object, stop));
+    digest(index)?;
     if level == VerificationLevel::Digest {
-        return digest(storage, archive, stop);
+        return digest(archive);
     }
     let lines = || get(storage, index);
-    verify_index(lines()?, manifest, stop).map_err(|e| of_restore(&e))?;
+    let listed = lines()?;
+    meter
+        .during(Phase::Index, || verify_index(listed, manifest, stop))
+        .map_err(|e| of_restore(&e))?;
     let content = get_fresh(storage, archive)?;
-    let codec = manifest.codec;
-    verify_content(codec, content, lines()?, lines()?, archive, stop)
+    let indexes = [lines()?, lines()?];
+    verify_content(manifest.codec, content, indexes, archive, meter, stop)
         .map_err(|e| of_restore(&e))?;
     Ok(())
 }

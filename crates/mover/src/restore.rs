@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use tidelock_archive::{
-    Changes, Comparison, Content, Finished, Job, Losses, Manifest, Overwrite, Plan, Reading,
+    Changes, Comparison, Content, Finished, Job, Losses, Manifest, Overwrite, Phase, Plan, Reading,
     RestoreError, Selection, Stage, Survey, Target, Try, compare, plan, unpack, verify_archive,
     verify_index, verify_members, verify_object,
 };
@@ -118,7 +118,9 @@ impl Restore<'_> {
         }
         let nth = self.begin()?;
         self.fill(&manifest, nth)?;
-        let finished = self.target.finish(self.done.clone());
+        let meter = self.control.progress.meter();
+        let finish = || self.target.finish(self.done.clone());
+        let finished = meter.during(Phase::Sync, finish);
         finished.map_err(|e| of_restore(&e))?;
         Ok(Outcome::Restored(self.report()))
     }
@@ -200,9 +202,15 @@ impl Restore<'_> {
         }
         let index = || get(storage, &manifest.index);
         let fault = |e| of_restore(&e);
+        let meter = self.control.progress.meter();
+        let digesting = meter.time(Phase::Digest);
         verify_object(index()?, &manifest.index, stop).map_err(fault)?;
+        drop(digesting);
+        let looking = meter.time(Phase::Index);
         verify_index(index()?, manifest, stop).map_err(fault)?;
         self.check_selection(manifest)?;
+        drop(looking);
+        let _digesting = meter.time(Phase::Digest);
         let expected = &manifest.archive;
         if self.survey.needs_all() {
             return verify_archive(get(storage, expected)?, index()?, expected, stop)
@@ -221,6 +229,7 @@ impl Restore<'_> {
             survey: &self.survey,
             refused: &self.done.losses,
             reading,
+            meter: self.control.progress.meter(),
             stop: self.control.stop,
         };
         self.begin_step(Step::Comparing, Total::of_bytes(manifest.archive.bytes));

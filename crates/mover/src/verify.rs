@@ -1,16 +1,18 @@
 //! Reading stored backups again, long after they were written.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use tidelock_protocol::{
-    Failure, FailureReason, FolderReport, ItemFault, ItemVerdict, RunId, VerificationLevel,
+    Failure, FailureReason, FolderReport, ItemFault, ItemVerdict, RunId, Step, VerificationLevel,
     VerifyItem, VerifyReport, VerifyTask,
 };
 use tidelock_storage::Storage;
 
+use crate::Control;
 use crate::failure::{failure, stopped};
 use crate::household;
+use crate::progress::Total;
 use crate::proof::prove;
 use crate::stored::expected_manifest;
 use crate::unreadable::{Noting, Unreadable};
@@ -34,9 +36,9 @@ pub(crate) fn verify(
     storage: &dyn Storage,
     run: &RunId,
     task: &VerifyTask,
-    stop: &AtomicBool,
+    control: &Control<'_>,
 ) -> Result<VerifyReport, Failure> {
-    let clock = Instant::now();
+    let (clock, stop) = (Instant::now(), control.stop);
     if task.items.len() > MAX_ITEMS {
         let count = task.items.len();
         return Err(failure(
@@ -44,10 +46,11 @@ pub(crate) fn verify(
             format!("{count} backups to verify are more than the {MAX_ITEMS} of one run"),
         ));
     }
+    control.progress.begin(Step::Verifying, Total::default());
     let mut report = VerifyReport::default();
     let mut first_unjudged = None;
     for (item, at) in task.items.iter().zip(0..) {
-        let (verdict, failure) = judge(storage, item, stop);
+        let (verdict, failure) = judge(storage, item, control);
         report.verdicts.push(verdict.letter());
         let location = &item.location;
         let Some(failure) = failure else {
@@ -88,16 +91,16 @@ pub(crate) fn verify(
 fn judge(
     storage: &dyn Storage,
     item: &VerifyItem,
-    stop: &AtomicBool,
+    control: &Control<'_>,
 ) -> (ItemVerdict, Option<Failure>) {
-    if stop.load(Ordering::Relaxed) {
+    if control.stop.load(Ordering::Relaxed) {
         return (ItemVerdict::NotChecked, Some(stopped()));
     }
-    let (mut proven, unreadable) = prove_noting(storage, item, stop);
+    let (mut proven, unreadable) = prove_noting(storage, item, control);
     if let Some(earlier) = unreadable
         && proven.is_err()
     {
-        let (again, unreadable) = prove_noting(storage, item, stop);
+        let (again, unreadable) = prove_noting(storage, item, control);
         proven = again;
         if let Some(unreadable) = unreadable
             && proven.is_err()
@@ -122,11 +125,11 @@ fn judge(
 fn prove_noting(
     storage: &dyn Storage,
     item: &VerifyItem,
-    stop: &AtomicBool,
+    control: &Control<'_>,
 ) -> (Result<(), Failure>, Option<Unreadable>) {
     let noting = Noting::new(storage);
     let proven = expected_manifest(&noting, &item.location, &item.expected)
-        .and_then(|manifest| prove(&noting, &manifest, VerificationLevel::Full, stop));
+        .and_then(|manifest| prove(&noting, &manifest, VerificationLevel::Full, control));
     (proven, noting.found())
 }
 

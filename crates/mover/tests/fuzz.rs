@@ -366,18 +366,13 @@ fn no_archive_makes_a_check_or_a_restore_panic_or_write_outside_its_target() {
             bytes: archive.len() as u64,
             sha256: sha256(&archive),
         };
-        let checked = verify_content(
-            codec,
-            &archive[..],
-            &index[..],
-            &index[..],
-            &expected,
-            &stop,
-        );
+        let meter = Meter::default();
+        let indexes = [&index[..]; 2];
+        let checked = verify_content(codec, &archive[..], indexes, &expected, &meter, &stop);
         if let Err(error) = checked {
             assert!(!error.to_string().chars().any(char::is_control), "{error}");
         }
-        let _ = verify_content(codec, tar, &index[..], &index[..], &expected, &stop);
+        let _ = verify_content(codec, tar, indexes, &expected, &meter, &stop);
         if let Err(error) = cell.restore(codec, &archive, &index) {
             assert!(!error.to_string().chars().any(char::is_control), "{error}");
         }
@@ -467,7 +462,15 @@ fn the_corpus_holds_what_is_taken() {
             sha256: sha256(&archive),
         };
         let (archive, index) = (&archive[..], &index[..]);
-        verify_content(codec, archive, index, index, &expected, &stop).unwrap();
+        verify_content(
+            codec,
+            archive,
+            [index; 2],
+            &expected,
+            &Meter::default(),
+            &stop,
+        )
+        .unwrap();
         Cell::new().restore(codec, archive, index).unwrap();
     }
     verify_index(&gzip(&sound.lines)[..], &sound.manifest, &stop).unwrap();

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -66,6 +67,51 @@ pub fn ensure(group: &str) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Makes a group whose processes are ended when together they take more than so many bytes of
+/// memory, page cache and all, and cannot be swapped out.
+pub fn limit_memory(group: &str, bytes: u64) -> Result<()> {
+    ensure(group)?;
+    let folder = memory_folder(group);
+    let is_v2 = folder.join("memory.max").exists();
+    let (limit, swap, swap_bytes) = match is_v2 {
+        true => ("memory.max", "memory.swap.max", 0),
+        // In version 1, the second limit is one of memory and swap together.
+        false => (
+            "memory.limit_in_bytes",
+            "memory.memsw.limit_in_bytes",
+            bytes,
+        ),
+    };
+    fs::write(folder.join(limit), bytes.to_string())
+        .with_context(|| format!("cannot limit the memory of {}", folder.display()))?;
+    // Kernels that do not count swap have no such file.
+    if folder.join(swap).exists() {
+        fs::write(folder.join(swap), swap_bytes.to_string())?;
+    }
+    Ok(())
+}
+
+/// The command, run as a member of the limited group.
+pub fn with_memory_of(group: &str, command: &Command) -> Command {
+    let mut inside = Command::new("/bin/sh");
+    inside
+        .args(["-c", r#"echo $$ > "$0" && exec "$@""#])
+        .arg(memory_folder(group).join("cgroup.procs"))
+        .arg(command.get_program())
+        .args(command.get_args());
+    inside
+}
+
+/// The group's folder in the hierarchy that counts memory.
+fn memory_folder(group: &str) -> PathBuf {
+    let mount = Path::new(MOUNT);
+    let root = match mount.join("cgroup.controllers").exists() {
+        true => mount.to_owned(),
+        false => mount.join("memory"),
+    };
+    root.join(group)
 }
 
 /// The file that a daemon writes itself into before it starts.

@@ -1,6 +1,6 @@
 //! A real Kubernetes on this machine, for tests and the demo.
 
-mod cgroup;
+pub mod cgroup;
 mod control_plane;
 mod daemon;
 mod disrupt;

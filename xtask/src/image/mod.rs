@@ -21,7 +21,9 @@ pub const PAUSE_NAME: &str = "tidelock.dev/pause:dev";
 pub const TOOLBOX_NAME: &str = "tidelock.dev/toolbox:dev";
 
 const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
-const PRODUCT_PACKAGES: [&str; 2] = ["tidelock-operator", "tidelock-mover"];
+/// The mover's package, and its program.
+pub const MOVER: &str = "tidelock-mover";
+const PRODUCT_PACKAGES: [&str; 2] = ["tidelock-operator", MOVER];
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// An image in a file.
@@ -54,11 +56,9 @@ pub fn build_all(place: &Place, programs: &Programs) -> Result<Vec<Image>> {
     Ok(images)
 }
 
-/// Builds the static binaries of operator and mover, and their image, which is called `name`.
-pub fn product(place: &Place, name: &str) -> Result<Image> {
-    run::say(format!(
-        "building the operator and the mover (static, optimised) for {name}"
-    ));
+/// Builds the programs that the product's image is made of.
+pub fn build_programs(place: &Place) -> Result<()> {
+    run::say("building the operator and the mover (static, optimised)");
     let mut cargo = Command::new("cargo");
     cargo
         .args(["build", "--profile", "dist", "--target", STATIC_TARGET])
@@ -68,12 +68,21 @@ pub fn product(place: &Place, name: &str) -> Result<Image> {
     for package in PRODUCT_PACKAGES {
         cargo.args(["--package", package]);
     }
-    run::visible(&mut cargo)?;
+    run::visible(&mut cargo)
+}
 
+/// Where [`build_programs`] leaves a program.
+pub fn program(place: &Place, name: &str) -> PathBuf {
+    place.target.join(STATIC_TARGET).join("dist").join(name)
+}
+
+/// Builds the operator and the mover, and their image, which is called `name`.
+pub fn product(place: &Place, name: &str) -> Result<Image> {
+    build_programs(place)?;
     let mut files = Files::default();
-    for program in PRODUCT_PACKAGES {
-        let built = place.target.join(STATIC_TARGET).join("dist").join(program);
-        files.copy(&format!("usr/local/bin/{program}"), 0o755, &built)?;
+    for name in PRODUCT_PACKAGES {
+        let built = program(place, name);
+        files.copy(&format!("usr/local/bin/{name}"), 0o755, &built)?;
     }
     accounts(&mut files);
     files.copy(&CERTIFICATES[1..], 0o644, Path::new(CERTIFICATES))?;

@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
+use crate::meter::Meter;
+use crate::profile::Phase;
+
 /// Tasks that wait for a reader at once; each holds up to some 1 MiB of names.
 const WAITING_TASKS: usize = 2;
 
@@ -26,7 +29,8 @@ pub(super) struct Halted;
 /// - Whoever finishes first, pieces are taken out in the order of their places.
 /// - At most as many pieces as there are places exist at once, and the task that is next in order
 ///   always gets one: so nothing waits for ever, and memory is bounded.
-pub(super) struct Conveyor<T, R, F> {
+pub(super) struct Conveyor<'m, T, R, F> {
+    meter: &'m Meter,
     state: Mutex<State<T, R, F>>,
     changed: Condvar,
 }
@@ -50,10 +54,11 @@ struct State<T, R, F> {
     failure: Option<io::Error>,
 }
 
-impl<T, R, F> Conveyor<T, R, F> {
+impl<'m, T, R, F> Conveyor<'m, T, R, F> {
     /// For at most `places` pieces at once; at least two.
-    pub(super) fn new(places: usize) -> Self {
+    pub(super) fn new(places: usize, meter: &'m Meter) -> Self {
         Self {
+            meter,
             state: Mutex::new(State {
                 tasks: VecDeque::new(),
                 next_task: Some(0),
@@ -80,6 +85,7 @@ impl<T, R, F> Conveyor<T, R, F> {
         &self,
         mut ready: impl FnMut(&mut State<T, R, F>) -> Option<V>,
     ) -> Result<V, Halted> {
+        let _waiting = self.meter.time(Phase::Wait);
         let mut state = self.lock();
         loop {
             if state.halted {
@@ -234,7 +240,7 @@ mod tests {
 
     use super::*;
 
-    type Test = Conveyor<Vec<u64>, u64, u64>;
+    type Test<'m> = Conveyor<'m, Vec<u64>, u64, u64>;
 
     /// Sends tasks of so many pieces each over a conveyor; gives what came out.
     fn carry(
@@ -242,7 +248,8 @@ mod tests {
         places: usize,
         fail_at: Option<u64>,
     ) -> (Vec<u64>, io::Result<bool>) {
-        let conveyor = Test::new(places);
+        let meter = Meter::default();
+        let conveyor = Test::new(places, &meter);
         let out = Mutex::new(Vec::new());
         let read = || {
             while let Some((task, pieces)) = conveyor.task()? {
@@ -313,7 +320,8 @@ mod tests {
 
     #[test]
     fn what_was_halted_is_not_whole() {
-        let conveyor = Test::new(2);
+        let meter = Meter::default();
+        let conveyor = Test::new(2, &meter);
         conveyor.give(vec![1]).unwrap();
         conveyor.halt();
         assert!(conveyor.give(vec![2]).is_err());

@@ -17,6 +17,7 @@ use crate::entry::{END_BYTES, Entry, EntryKind};
 use crate::meta::{Meta, Time};
 use crate::meter::Meter;
 use crate::output::Member;
+use crate::profile::{Phase, ThreadKind};
 use crate::sparse::{Segment, SparseMap};
 use crate::xattr::{Handle, XattrReader, Xattrs};
 
@@ -51,7 +52,7 @@ pub(super) type Notices = Vec<(Vec<u8>, Notice)>;
 
 /// What the threads of one pack share.
 pub(super) struct Shared<'s> {
-    pub(super) conveyor: Conveyor<Vec<Item>, (Piece, Notices), (Member, Notices)>,
+    pub(super) conveyor: Conveyor<'s, Vec<Item>, (Piece, Notices), (Member, Notices)>,
     pub(super) piece_size: PieceSize,
     /// Paths that cannot be read: with one of these, nothing more is written.
     pub(super) unreadable: AtomicU64,
@@ -152,6 +153,8 @@ impl<'r> Reader<'r> {
 
     /// Reads until there is nothing more to read.
     pub(super) fn run(&mut self) -> Result<(), Halted> {
+        let meter = self.shared.meter;
+        let _timed = meter.time_thread(ThreadKind::Readers, Phase::Read);
         while let Some((task, items)) = self.shared.conveyor.task()? {
             self.place.task = task;
             self.place.piece = 0;
@@ -271,8 +274,12 @@ impl<'r> Reader<'r> {
         self.begin(&entry)?;
         let size = usize::try_from(looked.meta.size).unwrap_or(0);
         let content = self.builder.read(&found.file, size, size + 1)?;
-        let (size, digest) = (content.len() as u64, sha256(content));
-        self.shared.meter.moved(content.len());
+        let meter = self.shared.meter;
+        meter.moved(content.len());
+        let (size, digest) = (
+            content.len() as u64,
+            meter.during(Phase::Digest, || sha256(content)),
+        );
         let after = Meta::of(&found.file)?;
         let whole = size == looked.meta.size;
         let done = is_last || (whole && looked.held_still(&after));
@@ -363,7 +370,9 @@ impl<'r> Reader<'r> {
 
     /// Appends bytes that are no content.
     fn append(&mut self, mut bytes: &[u8], hash: &mut Sha256) -> Result<(), Fault> {
-        hash.update(bytes);
+        self.shared
+            .meter
+            .during(Phase::Digest, || hash.update(bytes));
         while !bytes.is_empty() {
             let room = self.room()?;
             let (now, rest) = bytes.split_at(room.min(bytes.len()));
@@ -388,7 +397,9 @@ impl<'r> Reader<'r> {
             } else {
                 self.builder.read(file, now, now)?
             };
-            hash.update(content);
+            self.shared
+                .meter
+                .during(Phase::Digest, || hash.update(content));
             ended |= content.len() < now;
             left -= content.len() as u64;
             if !ended {

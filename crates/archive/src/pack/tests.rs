@@ -35,14 +35,15 @@ fn told_after(make: fn(&Path), change: fn(&Path)) -> (Vec<String>, Counts) {
 }
 
 fn shared() -> Shared<'static> {
+    let meter = Box::leak(Box::default());
     Shared {
-        conveyor: Conveyor::new(2),
+        conveyor: Conveyor::new(2, meter),
         piece_size: Codec::Gzip.piece_size(),
         unreadable: AtomicU64::new(0),
         logical_bytes: AtomicU64::new(0),
         xattrs_left_out: AtomicU64::new(0),
         has_holes: AtomicBool::new(false),
-        meter: Box::leak(Box::default()),
+        meter,
         stop: Box::leak(Box::default()),
     }
 }

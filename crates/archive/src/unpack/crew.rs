@@ -17,6 +17,7 @@ use crate::loss::Lost;
 use crate::member::place_of;
 use crate::meter::Meter;
 use crate::place;
+use crate::profile::{Phase, ThreadKind};
 use crate::steps::step;
 use crate::threads::{OnEnd, OnPanic, at_most};
 
@@ -47,7 +48,8 @@ pub(super) struct NewFile {
 impl NewFile {
     fn write(&self, meter: &Meter) -> Result<Lost, RestoreError> {
         let content = &self.loaded.content[self.content.clone()];
-        if self.sha256.as_ref() != Some(&sha256(content)) {
+        let digest = meter.during(Phase::Digest, || sha256(content));
+        if self.sha256.as_ref() != Some(&digest) {
             let place = format!(
                 "{}, tar offset {}, \"{}\"",
                 place_of(&self.loaded.member),
@@ -118,6 +120,7 @@ pub(super) fn with_crew<T>(meter: &Meter, work: impl FnOnce(&Crew<'_>) -> T) -> 
         for _ in 0..crew.writers {
             scope.spawn(|| {
                 let _closing = OnPanic(|| crew.close());
+                let _timed = meter.time_thread(ThreadKind::Writers, Phase::Write);
                 while let Some((number, batch)) = crew.batch() {
                     let written = write_all(&batch, meter);
                     crew.lock().written.insert(number, written);
@@ -162,6 +165,7 @@ impl Crew<'_> {
     }
 
     fn wait<'s>(&self, state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
+        let _waiting = self.meter.time(Phase::Wait);
         self.changed
             .wait(state)
             .unwrap_or_else(PoisonError::into_inner)

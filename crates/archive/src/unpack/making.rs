@@ -18,6 +18,7 @@ use crate::loss::Lost;
 use crate::marker::Overwrite;
 use crate::meta::{FileKind, Meta};
 use crate::place;
+use crate::profile::Phase;
 use crate::steps::step;
 use crate::verify::parent_of;
 
@@ -104,6 +105,7 @@ impl<I: Read> Unpacker<'_, I> {
         listed: &IndexEntry,
     ) -> Result<Option<File>, RestoreError> {
         let fault = |e| refused(&entry.path, e);
+        let _timed = self.job.meter.time(Phase::Write);
         let replace = self.takes_over();
         let inherits = self.inherits.last().is_none_or(|inherits| *inherits);
         let mut lost = Lost::default();
@@ -138,6 +140,7 @@ impl<I: Read> Unpacker<'_, I> {
     pub(super) fn hard_link(&mut self, entry: &Entry) -> Result<(), RestoreError> {
         // The file it is a name of may still be under way.
         self.collect(Some(self.crew.mark()))?;
+        let _timed = self.job.meter.time(Phase::Write);
         let fault = |what: &str| RestoreError::Corrupt(Corrupt::new(shown(&entry.path), what));
         check_path(&entry.link).map_err(|what| fault(&format!("links to a path that {what}")))?;
         if self.job.target.names.is_reserved(&entry.link) || entry.link == b"." {

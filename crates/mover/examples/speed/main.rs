@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, ValueEnum};
-use tidelock_mover::run_request;
+use tidelock_mover::{Progress, run_request};
 use tidelock_protocol::{
     BackupTask, Effect, ExpectedArchive, Household, Location, Outcome, Overwrite, PROTOCOL_VERSION,
     Request, RestoreTask, RunId, StorageTarget, Task, VerificationLevel,
@@ -28,6 +28,8 @@ use crate::trees::{NEEDLE, Shape};
 
 /// Environment variable that makes this program the measured process.
 const CHILD_ENV: &str = "TIDELOCK_SPEED_REQUEST";
+/// Environment variable that makes it tell where its time goes.
+const PROFILE_ENV: &str = "TIDELOCK_PROFILE";
 const UID: &str = "measured";
 
 #[derive(Debug, Parser)]
@@ -50,6 +52,9 @@ struct Arguments {
     /// Where trees and archives are made; removed afterwards.
     #[arg(long, default_value_os_t = std::env::temp_dir())]
     dir: PathBuf,
+    /// Tells where the mover's time goes, after each of its runs.
+    #[arg(long)]
+    profile: bool,
 }
 
 fn main() -> Result<()> {
@@ -83,6 +88,7 @@ fn measure(arguments: &Arguments, name: &str, source: &Path) -> Result<()> {
         out: arguments.dir.join("tidelock-speed-out"),
         target: arguments.dir.join("tidelock-speed-target"),
         form: arguments.format,
+        profile: arguments.profile,
     };
     println!("\n{name}, backup\n");
     contest(arguments.runs, &place, place.form.backups())?;
@@ -138,6 +144,7 @@ struct Place {
     out: PathBuf,
     target: PathBuf,
     form: Form,
+    profile: bool,
 }
 
 fn text(path: &Path) -> String {
@@ -207,6 +214,9 @@ impl Place {
             Run::Mover(task) => {
                 let mut own = Command::new(std::env::current_exe()?);
                 own.env(CHILD_ENV, self.request(task(self)?)?);
+                if self.profile {
+                    own.env(PROFILE_ENV, "1");
+                }
                 own
             }
         };
@@ -216,6 +226,9 @@ impl Place {
         let wall = start.elapsed().as_secs_f64();
         let error = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "{}: {error}", contestant.name);
+        if self.profile && matches!(contestant.run, Run::Mover(_)) {
+            eprint!("{error}");
+        }
         if contestant.makes_archive {
             fs::write(self.out.join("report.json"), &output.stdout)?;
         }
@@ -263,11 +276,18 @@ fn remove(path: &Path) -> Result<()> {
 
 /// The measured process.
 fn child(request: &str) -> Result<()> {
+    let progress = Arc::new(match std::env::var_os(PROFILE_ENV) {
+        Some(_) => Progress::profiling(),
+        None => Progress::default(),
+    });
     let outcome = run_request(
         &Request::from_json(request)?,
         &AtomicBool::new(false),
-        &Arc::default(),
+        &progress,
     );
+    for step in progress.take_profiles() {
+        eprintln!("{step}");
+    }
     match outcome {
         Outcome::BackedUp(report) => {
             let told = (report.digest, report.stored_bytes);
