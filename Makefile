@@ -13,7 +13,7 @@ export FROM
 XTASK := cargo xtask
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check e2e cluster-up cluster-down image generate bench cargo
+.PHONY: help demo test check gate e2e cluster-up cluster-down image generate bench cargo
 
 help: ## Show this list
 	@echo "Tidelock: proven backups of PersistentVolumeClaims"
@@ -25,11 +25,14 @@ help: ## Show this list
 demo: cargo ## See it work on a real Kubernetes on this machine
 	@$(XTASK) demo
 
-test: cargo ## check, then e2e; the long suites run by SUITE= alone
+test: cargo ## check, gate, then e2e; the long suites run by SUITE= alone
 	@$(XTASK) test
 
 check: cargo ## Format, lints, unit tests, generated files, the chart, alerts, licences
 	@$(XTASK) check
+
+gate: cargo ## Compare the mover's processor time and memory with fixed bounds
+	@$(XTASK) gate
 
 e2e: cargo ## The stories, on a real cluster; one suite, also a long one, by SUITE=
 	@$(XTASK) e2e $(FILTER)
