@@ -97,6 +97,21 @@ fn a_damaged_byte_is_told_with_object_member_offset_and_path() {
 }
 
 #[test]
+fn attributes_of_megabytes_make_no_member_larger_than_readers_take() {
+    for codec in Codec::ALL {
+        let entries: Vec<Entry> = (0..6)
+            .map(|n| {
+                let mut directory = entry(&format!("{n}"), EntryKind::Directory);
+                directory.xattrs = vec![(b"user.large".to_vec(), vec![b'x'; 3_900_000])];
+                directory
+            })
+            .collect();
+        let (archive, index) = archive_of(codec, &entries);
+        assert_eq!(verify(codec, &archive, &index).unwrap().entries, 7);
+    }
+}
+
+#[test]
 fn content_that_its_member_agrees_with_and_its_digest_not_is_told_with_the_path() {
     for codec in Codec::ALL {
         let (mut archive, mut index) = (Vec::new(), Vec::new());

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::ResourceQuota;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams};
 use serde_json::json;
-use tidelock_api::{Backup, BackupPolicy, Phase};
+use tidelock_api::{Backup, BackupPolicy};
 use tidelock_e2e::{Story, tell, tree};
 
 use crate::support::{completed, jobs_by_kind, next_success};
