@@ -17,6 +17,7 @@ use tidelock_core::text;
 use tracing::Instrument;
 
 use crate::context::{Context, object_key};
+use crate::convert::named;
 use crate::error::{Class, Error, back_off};
 use crate::health::Health;
 use crate::leader::Leading;
@@ -182,11 +183,9 @@ impl Shift {
             };
             Box::pin(done.instrument(span))
         };
-        let there = store.state();
-        let there = there
-            .iter()
-            .map(|object| ObjectRef::from_obj(object.as_ref()));
-        let all = futures::stream::iter(there.collect::<Vec<_>>()).chain(queue);
+        // The objects themselves would live for as long as the reconciles do.
+        let there: Vec<_> = store.state().iter().map(|o| named(o.as_ref())).collect();
+        let all = futures::stream::iter(there).chain(queue);
         applier(
             step,
             on_error,
@@ -251,6 +250,7 @@ mod tests {
     use futures::channel::mpsc::unbounded;
     use kube::ResourceExt;
     use kube::runtime::reflector::store;
+    use kube::runtime::reflector::store::Writer;
     use kube::runtime::watcher::Event;
     use tidelock_api::Backup;
 
@@ -265,6 +265,29 @@ mod tests {
         ENDED.lock().unwrap().push(backup.name_any());
         // Due again long before the test is over.
         Ok(Action::requeue(Duration::from_millis(10)))
+    }
+
+    async fn quick(_: Arc<Backup>, _: Arc<Context>) -> Result<Action, Error> {
+        Ok(Action::await_change())
+    }
+
+    /// A cache of one Backup, which `Writer` changes.
+    fn with_one_backup() -> (Store<Backup>, Writer<Backup>, Caches) {
+        let (backups, mut writer) = store();
+        let caches = Caches {
+            policies: store().0,
+            backups: backups.clone(),
+            restores: store().0,
+            jobs: store().0,
+            pods: store().0,
+            gone_pods: Arc::new(GonePods::default()),
+        };
+        let mut there = Backup::new("there", serde_json::from_str("{}").unwrap());
+        there.metadata.namespace = Some("shop".to_owned());
+        writer.apply_watcher_event(&Event::Init);
+        writer.apply_watcher_event(&Event::InitApply(there));
+        writer.apply_watcher_event(&Event::InitDone);
+        (backups, writer, caches)
     }
 
     fn shift(caches: Caches, stop: Stop) -> Shift {
@@ -294,22 +317,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn told_to_stop_it_ends_what_is_under_way_and_begins_nothing_new() {
-        let (backups, mut writer) = store();
-        let caches = Caches {
-            policies: store().0,
-            backups: backups.clone(),
-            restores: store().0,
-            jobs: store().0,
-            pods: store().0,
-            gone_pods: Arc::new(GonePods::default()),
-        };
-        let mut there = Backup::new("there", serde_json::from_str("{}").unwrap());
-        there.metadata.namespace = Some("shop".to_owned());
-        let mut late = there.clone();
+        let (backups, mut writer, caches) = with_one_backup();
+        let mut late = backups.state()[0].as_ref().clone();
         late.metadata.name = Some("late".to_owned());
-        writer.apply_watcher_event(&Event::Init);
-        writer.apply_watcher_event(&Event::InitApply(there));
-        writer.apply_watcher_event(&Event::InitDone);
         let (tell, told) = tokio::sync::oneshot::channel::<()>();
         let stop = Stop::when(async move {
             let _ = told.await;
@@ -329,5 +339,26 @@ mod tests {
         assert!(ended.is_ok(), "it never ends");
         assert_eq!(*ENDED.lock().unwrap(), ["there"]);
         assert!(shift.health.alive().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_an_object_was_like_before_it_changed_is_not_kept() {
+        let (backups, mut writer, caches) = with_one_backup();
+        let (tell, told) = tokio::sync::oneshot::channel::<()>();
+        let stop = Stop::when(async move {
+            let _ = told.await;
+        });
+        let shift = shift(caches, stop);
+        let (_sender, queue) = unbounded();
+        let story = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let before = Arc::downgrade(&backups.state()[0]);
+            let changed = backups.state()[0].as_ref().clone();
+            writer.apply_watcher_event(&Event::Apply(changed));
+            tell.send(()).unwrap();
+            before.upgrade().is_some()
+        };
+        let (_, is_kept) = tokio::join!(shift.drive(&backups, queue, quick), story);
+        assert!(!is_kept);
     }
 }

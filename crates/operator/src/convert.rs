@@ -2,6 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
 use tidelock_core::Phase;
 
@@ -42,6 +43,15 @@ pub fn to_i64(count: u64) -> i64 {
 /// `now` in whole seconds, as Kubernetes writes times.
 pub fn whole_seconds(now: Timestamp) -> Time {
     Time(Timestamp::from_second(now.as_second()).unwrap_or(now))
+}
+
+/// An object by its name alone, without what it was like: queues hold many of them.
+pub fn named<K: Resource<DynamicType = ()>>(object: &K) -> ObjectRef<K> {
+    let named = ObjectRef::new(&object.name_any());
+    match object.namespace() {
+        Some(namespace) => named.within(&namespace),
+        None => named,
+    }
 }
 
 /// UID of an object from the API server.

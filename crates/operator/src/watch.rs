@@ -21,7 +21,7 @@ use tidelock_api::{Backup, BackupPolicy, RUN_KIND_LABEL, Restore};
 
 use crate::conditions::ready_reason;
 use crate::context::{Caches, GonePods};
-use crate::convert;
+use crate::convert::{self, named};
 use crate::job::{MANAGED_BY, MANAGED_BY_LABEL, RUN_NAME_ANNOTATION, RunKind};
 use crate::owners;
 use crate::run::observe::is_finished;
@@ -257,9 +257,31 @@ trait Cached: Resource {
     fn slim(&mut self) {}
 }
 
-impl Cached for BackupPolicy {}
-impl Cached for Backup {}
-impl Cached for Restore {}
+impl Cached for BackupPolicy {
+    fn slim(&mut self) {
+        if let Some(status) = &mut self.status {
+            status.conditions.shrink_to_fit();
+        }
+    }
+}
+
+/// Of Backups there are by far the most.
+impl Cached for Backup {
+    fn slim(&mut self) {
+        self.metadata.labels = None;
+        if let Some(status) = &mut self.status {
+            status.conditions.shrink_to_fit();
+        }
+    }
+}
+
+impl Cached for Restore {
+    fn slim(&mut self) {
+        if let Some(status) = &mut self.status {
+            status.conditions.shrink_to_fit();
+        }
+    }
+}
 
 impl Cached for Job {
     fn slim(&mut self) {
@@ -281,21 +303,29 @@ impl Cached for Pod {
 }
 
 fn strip<K: Cached>(object: &mut K) {
-    object.meta_mut().managed_fields = None;
-    object
-        .annotations_mut()
-        .remove("kubectl.kubernetes.io/last-applied-configuration");
+    let meta = object.meta_mut();
+    meta.managed_fields = None;
+    // A map of one entry has room for eleven, a list of one for four.
+    if let Some(annotations) = &mut meta.annotations {
+        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+    }
+    meta.annotations
+        .take_if(|annotations| annotations.is_empty());
+    meta.owner_references
+        .iter_mut()
+        .for_each(Vec::shrink_to_fit);
+    meta.finalizers.iter_mut().for_each(Vec::shrink_to_fit);
     object.slim();
 }
 
 impl Wakers {
     fn policy(&self, policy: &BackupPolicy, caches: &Caches) {
-        send(&self.policies, ObjectRef::from_obj(policy));
+        send(&self.policies, named(policy));
         self.backups_of(policy, caches);
     }
 
     fn backup(&self, backup: &Backup) {
-        send(&self.backups, ObjectRef::from_obj(backup));
+        send(&self.backups, named(backup));
         let namespace = backup.namespace().unwrap_or_default();
         for owner in owners::owners_of_kind::<BackupPolicy>(&backup.metadata) {
             send(
@@ -306,7 +336,7 @@ impl Wakers {
     }
 
     fn restore(&self, restore: &Restore) {
-        send(&self.restores, ObjectRef::from_obj(restore));
+        send(&self.restores, named(restore));
         // A Backup that is being deleted may wait for its reader.
         let status = restore.status.as_ref();
         if let Some(backup) = status.and_then(|status| status.backup_name.as_ref()) {
@@ -331,14 +361,14 @@ impl Wakers {
             status.is_some_and(|status| is_queued(&status.conditions))
         });
         for restore in restores {
-            send(&self.restores, ObjectRef::from_obj(restore.as_ref()));
+            send(&self.restores, named(restore.as_ref()));
         }
         let backups = caches.backups.state_filter(|backup| {
             let status = backup.status.as_ref();
             status.is_some_and(|status| is_queued(&status.conditions))
         });
         for backup in backups {
-            send(&self.backups, ObjectRef::from_obj(backup.as_ref()));
+            send(&self.backups, named(backup.as_ref()));
         }
     }
 
@@ -393,14 +423,14 @@ impl Wakers {
             here(backup.namespace()) && (leaving || is_waiting(phase))
         });
         for backup in backups {
-            send(&self.backups, ObjectRef::from_obj(backup.as_ref()));
+            send(&self.backups, named(backup.as_ref()));
         }
         let restores = caches.restores.state_filter(|restore| {
             let phase = restore.status.as_ref().and_then(|status| status.phase);
             here(restore.namespace()) && is_waiting(phase)
         });
         for restore in restores {
-            send(&self.restores, ObjectRef::from_obj(restore.as_ref()));
+            send(&self.restores, named(restore.as_ref()));
         }
     }
 
@@ -413,7 +443,7 @@ impl Wakers {
                 && is_waiting(backup.status.as_ref().and_then(|status| status.phase))
         });
         for backup in waiting {
-            send(&self.backups, ObjectRef::from_obj(backup.as_ref()));
+            send(&self.backups, named(backup.as_ref()));
         }
     }
 }
@@ -425,4 +455,41 @@ fn is_waiting(phase: Option<tidelock_api::Phase>) -> bool {
 /// Queues `object`; a queue that is closed belongs to an operator that is stopping.
 fn send<K: Resource>(queue: &UnboundedSender<ObjectRef<K>>, object: ObjectRef<K>) {
     let _ = queue.unbounded_send(object);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn of_a_backup_a_cache_keeps_what_is_read_of_it() {
+        let mut backup: Backup = serde_json::from_value(json!({
+            "apiVersion": "tidelock.dev/v1alpha1",
+            "kind": "Backup",
+            "metadata": {
+                "name": "now",
+                "namespace": "shop",
+                "labels": {"tidelock.dev/policy": "nightly"},
+                "annotations": {
+                    "tidelock.dev/scheduled-for": "2026-11-26T02:00:00Z",
+                    "kubectl.kubernetes.io/last-applied-configuration": "{}",
+                },
+                "finalizers": ["tidelock.dev/data"],
+                "managedFields": [{"manager": "kubectl"}],
+            },
+            "spec": {},
+        }))
+        .unwrap();
+        let finalizers = backup.metadata.finalizers.clone();
+        strip(&mut backup);
+        assert_eq!(backup.metadata.finalizers, finalizers);
+        assert_eq!(backup.annotations().len(), 1);
+        assert_eq!(backup.metadata.labels, None);
+        assert_eq!(backup.metadata.managed_fields, None);
+        backup.annotations_mut().clear();
+        strip(&mut backup);
+        assert_eq!(backup.metadata.annotations, None);
+    }
 }

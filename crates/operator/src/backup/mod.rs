@@ -8,6 +8,7 @@ mod run;
 pub mod suspicion;
 pub mod verification;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kube::api::{Patch, PatchParams};
@@ -87,7 +88,8 @@ async fn claim(backup: &Backup, ctx: &Context) -> Result<(), Error> {
     if !finalizers::has(backup, DATA_FINALIZER) {
         finalizers.push(DATA_FINALIZER.to_owned());
     }
-    let mut labels = backup.labels().clone();
+    // Others stay as they are: a merge names only what it sets.
+    let mut labels = BTreeMap::new();
     if let Some(policy) = &backup.spec.policy_ref {
         labels.insert(POLICY_LABEL.to_owned(), names::label_value(policy));
     }
