@@ -303,7 +303,7 @@ mod tests {
         };
         assert_eq!((spent.kind, spent.threads), (ThreadKind::Main, 1));
         assert!(of(spent, Phase::Wait) >= NAP && of(spent, Phase::Read) >= NAP);
-        assert!(of(spent, Phase::Digest) < NAP);
+        // What counted twice would make the sum larger than all there was.
         assert!(spent.phases.iter().map(|(_, time)| *time).sum::<Duration>() <= wall);
     }
 

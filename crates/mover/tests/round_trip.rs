@@ -300,19 +300,23 @@ fn the_manifest_is_checked_by_hand_as_documented() {
     tool("sh", &["-c", command], &dir);
 }
 
+/// The lines of the index in a folder, as `zcat` gives them.
+fn index_lines(dir: &Path) -> Vec<serde_json::Value> {
+    let lines = tool("zcat", &["nightly.index.jsonl.gz"], dir).stdout;
+    String::from_utf8(lines)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
 #[test]
 fn the_index_is_lines_of_json_behind_zcat() {
     let place = Place::new();
     fs::write(place.source().join("file"), b"content").unwrap();
     fs::write(place.source().join(OsStr::from_bytes(b"\xff")), b"odd").unwrap();
     place.backup();
-    let dir = place.storage().join("shop/data");
-    let lines = tool("zcat", &["nightly.index.jsonl.gz"], &dir).stdout;
-    let lines: Vec<serde_json::Value> = String::from_utf8(lines)
-        .unwrap()
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let lines = index_lines(&place.storage().join("shop/data"));
     let entry = |key: &str, path: &str| {
         let mut entries = lines.iter().filter_map(|line| line.get("entry"));
         entries.find(|entry| entry[key] == path).unwrap().clone()
@@ -335,12 +339,7 @@ fn one_file_is_read_by_its_place_in_the_index_alone() {
         }
         place.backup();
         let dir = place.storage().join("shop/data");
-        let lines = tool("zcat", &["nightly.index.jsonl.gz"], &dir).stdout;
-        let lines: Vec<serde_json::Value> = String::from_utf8(lines)
-            .unwrap()
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect();
+        let lines = index_lines(&dir);
         let number = |value: &serde_json::Value| usize::try_from(value.as_u64().unwrap()).unwrap();
         let entries = lines.iter().filter_map(|line| line.get("entry"));
         let entry = entries.clone().find(|entry| entry["path"] == "3").unwrap();
