@@ -37,8 +37,8 @@ pub(crate) struct SparseMap {
 }
 
 impl SparseMap {
-    /// Where an open file of this size holds data; none when it has no holes or nothing else, or its
-    /// file system does not tell of any. Moves the file's position.
+    /// Where an open file of this size holds data; none when it has no holes, or its file system does
+    /// not tell of any. Moves the file's position.
     pub(crate) fn of(file: impl AsFd, size: u64) -> Option<Self> {
         let mut map = Gathered::default();
         let mut at = 0;
@@ -63,8 +63,7 @@ impl SparseMap {
             data: map.data,
             size,
         };
-        // A file that is one hole is archived as zeros: see ADR 16.
-        (map.hole_bytes() > 0 && !map.data.is_empty()).then_some(map)
+        (map.hole_bytes() > 0).then_some(map)
     }
 
     /// The stretches of data, in order.

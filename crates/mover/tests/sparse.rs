@@ -24,8 +24,10 @@ fn sparse(path: &Path, size: u64, data: &[(u64, usize)]) {
     file.sync_all().unwrap();
 }
 
-/// A database's file, one that ends with data, and one that starts with it; gives what they hold of
-/// the disk.
+const FILES: [&str; 4] = ["base", "tail", "starts", "empty"];
+
+/// A database's file, one that ends with data, one that starts with it, and one without any; gives
+/// what they hold of the disk.
 fn make_sparse(root: &Path) -> u64 {
     sparse(
         &root.join("base"),
@@ -38,12 +40,12 @@ fn make_sparse(root: &Path) -> u64 {
         &[(1 << 20, (1 << 20) + 77)],
     );
     sparse(&root.join("starts"), 3 << 20, &[(0, 1)]);
+    sparse(&root.join("empty"), 5 << 20, &[]);
     allocated(root)
 }
 
 fn allocated(root: &Path) -> u64 {
-    let files = ["base", "tail", "starts"];
-    let blocks = files.map(|name| fs::metadata(root.join(name)).unwrap().blocks());
+    let blocks = FILES.map(|name| fs::metadata(root.join(name)).unwrap().blocks());
     blocks.iter().sum::<u64>() * 512
 }
 
@@ -61,12 +63,14 @@ fn holes_come_back_as_holes_and_take_no_room_in_the_archive() {
     assert!(held < 6 << 20, "the file system here has no holes");
     let backup = place.backup();
     assert!(backup.stored_bytes < 5 << 20, "{}", backup.stored_bytes);
-    let sizes = (1 << 28) + (2 << 20) + 77 + (3 << 20);
+    let sizes = (1 << 28) + (2 << 20) + 77 + (8 << 20);
     assert_eq!(backup.logical_bytes, sizes);
     let restore = place.restore(&backup);
     assert_eq!(restore.logical_bytes, sizes);
     assert!(list(&place.source()) == list(&place.target()));
     assert!(allocated(&place.target()) <= held, "holes were filled");
+    let nothing = fs::metadata(place.target().join("empty")).unwrap();
+    assert_eq!(nothing.blocks(), 0);
 }
 
 #[test]
@@ -90,7 +94,7 @@ fn other_tools_read_files_with_holes() {
         let plain = place.path(tool_name);
         fs::create_dir(&plain).unwrap();
         tool(tool_name, arguments, &plain);
-        for name in ["base", "tail", "starts"] {
+        for name in FILES {
             let told = format!("{tool_name} reads {name}");
             let (ours, theirs) = (place.source().join(name), plain.join(name));
             assert!(

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use crate::Story;
 use crate::cluster::run;
+use crate::wait::until;
 
 /// What the file systems here count space in.
 pub const BLOCK_BYTES: u64 = 4096;
@@ -113,9 +114,9 @@ impl LoopMount {
         Ok(())
     }
 
-    /// What an administrator does after that: unmount, check, mount. Nothing may use it.
-    pub fn repair(&self) -> Result<()> {
-        self.unmount()?;
+    /// What an administrator does after that: unmount, check, mount.
+    pub async fn repair(&self) -> Result<()> {
+        self.unmount().await?;
         let image = self.image.to_string_lossy();
         // It tells by its code that it repaired something.
         crate::cluster::try_run("e2fsck", &["-f", "-y", &image])?;
@@ -124,8 +125,8 @@ impl LoopMount {
 
     /// Makes what lies beyond the first `mib` MiB unreadable: reading it is an input/output error,
     /// as with a disk that has gone bad. The file system takes no more writes.
-    pub fn lose_beyond(&self, mib: u64) -> Result<()> {
-        self.unmount()?;
+    pub async fn lose_beyond(&self, mib: u64) -> Result<()> {
+        self.unmount().await?;
         self.mount("ro")?;
         let device = run("findmnt", &["-no", "SOURCE", &self.at.to_string_lossy()])?;
         File::options()
@@ -135,9 +136,15 @@ impl LoopMount {
         run("losetup", &["--set-capacity", device.trim()]).map(|_| ())
     }
 
-    /// Fails as long as something uses the file system.
-    fn unmount(&self) -> Result<()> {
-        run("umount", &[&self.at.to_string_lossy()]).map(|_| ())
+    /// Waits until the file system has really gone, for a container that is being made may see it a
+    /// moment longer than this process: what is mounted meanwhile is the old one in its old state.
+    async fn unmount(&self) -> Result<()> {
+        let (image, at) = (self.image.to_string_lossy(), self.at.to_string_lossy());
+        until("nothing to use the mount", || Ok(run("umount", &[&at]).is_ok())).await?;
+        until("the loop device to be free", || {
+            Ok(run("losetup", &["--associated", &image])?.trim().is_empty())
+        })
+        .await
     }
 
     fn mount(&self, mode: &str) -> Result<()> {

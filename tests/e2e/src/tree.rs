@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{PermissionsExt, lchown, symlink};
+use std::os::unix::fs::{FileExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -15,6 +15,8 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, mknodat, ut
 /// are the file system's own business.
 const ENTRY: &str = "%P\\0%y %m %U %G %l %T@\\0";
 const FILE: &str = "%P\\0%s %n\\0";
+/// Stretches of data of [`long_read`]: some more than the 32,768 that a map of holes has.
+const STRETCHES: u64 = 36_000;
 
 /// Fills `root` with one of everything that a volume may hold.
 pub fn fill_sample(root: &Path) -> Result<()> {
@@ -100,10 +102,18 @@ pub fn write(root: &Path, path: &str, content: &[u8], mode: u32) -> Result<()> {
     Ok(())
 }
 
-/// A file that takes a mover some seconds to read and takes no space: a hole of this many GiB.
+/// A file of this many GiB that takes a mover some seconds to read, and next to no space: it has more
+/// holes than a map in an archive tells of, all of one size, and so they are read.
 pub fn long_read(root: &Path, gib: u64) -> Result<()> {
+    let size = gib << 30;
     let file = File::create(root.join("hole.img"))?;
-    file.set_len(gib << 30)?;
+    file.set_len(size)?;
+    let block = [0; 4096];
+    let blocks = size / block.len() as u64;
+    let apart = (blocks / STRETCHES) * block.len() as u64;
+    for at in (0..size).step_by(usize::try_from(apart)?) {
+        file.write_all_at(&block, at)?;
+    }
     Ok(())
 }
 

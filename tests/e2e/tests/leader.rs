@@ -119,8 +119,7 @@ async fn of_two(
 
 /// A backup that takes long enough to be under way when its operator goes.
 async fn long_backup(story: &Story) -> Result<()> {
-    let data = story.volumes_folder()?.join("data");
-    std::fs::File::create(data.join("hole.img"))?.set_len(6 << 30)?;
+    tree::long_read(&story.volumes_folder()?.join("data"), 6)?;
     story.backup("now", json!({})).await?;
     story.wait_job_pod("now-backup").await?;
     Ok(())

@@ -56,7 +56,7 @@ async fn an_operator_killed_while_a_backup_runs_ends_it_once_and_right() -> Resu
         let data = story.volume("data").await?;
         let storage = story.volume("backup-storage").await?;
         tree::fill_sample(&data)?;
-        std::fs::File::create(data.join("hole.img"))?.set_len(6 << 30)?;
+        tree::long_read(&data, 6)?;
         story.backup("now", json!({})).await?;
         story.wait_job_pod("now-backup").await?;
         kill_operators(&story).await?;

@@ -78,7 +78,7 @@ async fn a_file_on_a_bad_disk_fails_the_backup_and_is_named() -> Result<()> {
             &tree::noise(40 << 20),
             0o644,
         )?;
-        data.lose_beyond(20)?;
+        data.lose_beyond(20).await?;
         let rotten = data.volume().join("db/rotten.bin");
         let read = std::fs::read(&rotten);
         ensure!(read.is_err(), "the disk is good after all");

@@ -43,7 +43,7 @@ async fn one_with_a_file_that_cannot_be_read() -> Result<()> {
         let volume = data.volume();
         tree::write(&volume, "good", b"content", 0o644)?;
         tree::write(&volume, "db/rotten.bin", &tree::noise(40 << 20), 0o644)?;
-        data.lose_beyond(20)?;
+        data.lose_beyond(20).await?;
         story.backup("now", json!({})).await?;
         kubectl_wait(&story, "backup/now", "condition=Stalled")?;
         let shown = view::of(&story, "backup", "now")?;
