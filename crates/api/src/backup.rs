@@ -87,7 +87,7 @@ pub struct BackupSpec {
     pub guard: Option<Guard>,
     /// How the mover pod runs; unset means as the policy says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mover: Option<MoverSpec>,
+    pub mover: Option<Box<MoverSpec>>,
     /// Ends the run if it has not ended: its pod is stopped, and what it half wrote is removed.
     #[serde(default)]
     #[x_kube(validation = Rule::new("self || !oldSelf").message("cancel cannot be taken back: make another Backup"))]
@@ -131,7 +131,7 @@ pub struct BackupStatus {
     /// User and groups that the mover ran as; unset where it was root. Who restores or removes the
     /// archive in a restricted namespace runs as they say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub security_context: Option<SecurityContextStatus>,
+    pub security_context: Option<Box<SecurityContextStatus>>,
     /// How much was saved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<SizeStatus>,
@@ -143,7 +143,7 @@ pub struct BackupStatus {
     pub verification: Option<VerificationStatus>,
     /// What stood in the volume's folder in storage when it was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub folder: Option<FolderStatus>,
+    pub folder: Option<Box<FolderStatus>>,
     /// Since when it is being brought to its end: its pod is stopped, and what it half wrote is
     /// taken back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -153,10 +153,10 @@ pub struct BackupStatus {
     pub undo_job_name: Option<String>,
     /// How far it is while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub progress: Option<ProgressStatus>,
+    pub progress: Option<Box<ProgressStatus>>,
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub failure: Option<FailureStatus>,
+    pub failure: Option<Box<FailureStatus>>,
     /// `Ready`: True once completed, False with the reason otherwise. `Verified`: whether what is
     /// stored was read back and is as it was written. `Suspicious`: whether the source was empty
     /// or shrank by much. `Queued`: whether it waits for its turn, and since when, once it ever did.

@@ -140,7 +140,7 @@ pub struct BackupPolicySpec {
     pub guard: Option<Guard>,
     /// How the mover pods run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mover: Option<MoverSpec>,
+    pub mover: Option<Box<MoverSpec>>,
 }
 
 /// What a schedule looks like; whether it ever comes due is told by a condition.
@@ -231,7 +231,7 @@ pub struct BackupPolicyStatus {
     pub verification_job: Option<String>,
     /// What the last look into the volume's folder in storage found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub storage: Option<FolderStatus>,
+    pub storage: Option<Box<FolderStatus>>,
     /// `Ready`: the schedule is understood and followed, or, with the reason `Suspended`, held as
     /// `spec.suspend` says. `Suspended`: whether it is suspended, and since when, once it ever was.
     /// `Stalled`: there while the schedule, or that of the verification, cannot be understood.

@@ -243,7 +243,7 @@ pub struct RestoreStatus {
     pub target_pvc: Option<String>,
     /// User and groups that the mover ran as; unset where it was root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub security_context: Option<SecurityContextStatus>,
+    pub security_context: Option<Box<SecurityContextStatus>>,
     /// The Job that does the work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job_name: Option<String>,
@@ -286,10 +286,10 @@ pub struct RestoreStatus {
     pub undo_pending: bool,
     /// How far it is while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub progress: Option<ProgressStatus>,
+    pub progress: Option<Box<ProgressStatus>>,
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub failure: Option<FailureStatus>,
+    pub failure: Option<Box<FailureStatus>>,
     /// `Ready`: True once completed, False with the reason otherwise. `Queued`: whether it waits for
     /// its turn, and since when, once it ever did. `Stalled`: there once it has failed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

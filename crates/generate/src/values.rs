@@ -254,7 +254,7 @@ fn pods() -> Vec<Setting> {
     vec![
         setting(
             "resources",
-            json!({"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "128Mi"}}),
+            json!({"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}),
             object(),
             "Resources of one operator.",
         ),

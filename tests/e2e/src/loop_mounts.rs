@@ -140,7 +140,10 @@ impl LoopMount {
     /// moment longer than this process: what is mounted meanwhile is the old one in its old state.
     async fn unmount(&self) -> Result<()> {
         let (image, at) = (self.image.to_string_lossy(), self.at.to_string_lossy());
-        until("nothing to use the mount", || Ok(run("umount", &[&at]).is_ok())).await?;
+        until("nothing to use the mount", || {
+            Ok(run("umount", &[&at]).is_ok())
+        })
+        .await?;
         until("the loop device to be free", || {
             Ok(run("losetup", &["--associated", &image])?.trim().is_empty())
         })

@@ -44,7 +44,10 @@ pub fn backup_failure(backup: &Backup) -> Result<&FailureStatus> {
         status.phase == Some(Phase::Failed),
         "did not fail: {status:#?}"
     );
-    status.failure.as_ref().context("failed without a failure")
+    status
+        .failure
+        .as_deref()
+        .context("failed without a failure")
 }
 
 /// The failure of a failed Restore.
@@ -54,7 +57,10 @@ pub fn restore_failure(restore: &Restore) -> Result<&FailureStatus> {
         status.phase == Some(Phase::Failed),
         "did not fail: {status:#?}"
     );
-    status.failure.as_ref().context("failed without a failure")
+    status
+        .failure
+        .as_deref()
+        .context("failed without a failure")
 }
 
 /// Asserts the reason, and that the message holds each of `words`.

@@ -14,7 +14,7 @@ use crate::volume;
 /// As whom the mover of `backup` wrote, where that was not root: who may read and remove it again.
 pub fn written_as(backup: &Backup) -> Option<Ids> {
     let status = backup.status.as_ref()?;
-    status.security_context.as_ref().map(placement::recorded)
+    status.security_context.as_deref().map(placement::recorded)
 }
 
 /// Where and as whom a mover runs that has the storage of `backup` alone.

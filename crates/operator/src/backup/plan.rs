@@ -93,8 +93,8 @@ pub fn resolve(
 
 /// How the mover pods of a Backup run: as it says itself, or as its policy says.
 pub fn mover(backup: &Backup, policy: Option<&BackupPolicy>) -> MoverSpec {
-    let own = backup.spec.mover.as_ref();
-    let of_policy = || policy.and_then(|policy| policy.spec.mover.as_ref());
+    let own = backup.spec.mover.as_deref();
+    let of_policy = || policy.and_then(|policy| policy.spec.mover.as_deref());
     own.or_else(of_policy).cloned().unwrap_or_default()
 }
 

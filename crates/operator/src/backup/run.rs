@@ -132,7 +132,7 @@ impl Run for Backup {
         status.storage_pvc_name = Some(plan.storage_pvc.clone());
         status.backup_location = Some(archive.clone());
         status.format = Some(plan.format);
-        status.security_context = placement::to_status(&plan.placement.security);
+        status.security_context = placement::to_status(&plan.placement.security).map(Box::new);
         format!(
             "Backing up PersistentVolumeClaim {} to {archive} on {}",
             plan.pvc, plan.storage_pvc
@@ -209,7 +209,7 @@ impl Run for Backup {
         status.folder = done
             .folder
             .as_ref()
-            .map(|folder| household::folder_status(folder, now));
+            .map(|folder| household::folder_status(folder, now).into());
         verification::take_in(self, &done, now);
         remarks.extend(suspicion::take_in(self, suspicion, now));
         Ok(Settled { summary, remarks })

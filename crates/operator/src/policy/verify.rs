@@ -64,7 +64,7 @@ impl Verification {
             status.last_verification_time = Some(convert::whole_seconds(at));
         }
         if let Some(folder) = &self.folder {
-            status.storage = Some(folder.clone());
+            status.storage = Some(folder.clone().into());
         }
     }
 

@@ -167,7 +167,7 @@ pub fn resolve(
             .map(|template| claim(restore, &namespace, template)),
         target_pvc,
         source_pvc: pvc,
-        backed_up_as: status.security_context.as_ref().map(placement::recorded),
+        backed_up_as: status.security_context.as_deref().map(placement::recorded),
         storage_pvc,
         location,
         expected: ExpectedArchive {

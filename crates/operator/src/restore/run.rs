@@ -95,7 +95,7 @@ impl Run for Restore {
         let status = self.status.get_or_insert_default();
         status.backup_name = Some(plan.backup_name.clone());
         status.target_pvc = Some(plan.target_pvc.clone());
-        status.security_context = placement::to_status(&plan.placement.security);
+        status.security_context = placement::to_status(&plan.placement.security).map(Box::new);
         status.recovery_point = plan.recovery_point.clone();
         let doing = if self.spec.dry_run {
             "Comparing"
@@ -273,7 +273,7 @@ async fn place_undo(
     let name = plan::target_name(restore);
     let target = volume::get(ctx, &namespace, name).await?;
     let status = restore.status.as_ref();
-    let recorded = status.and_then(|status| status.security_context.as_ref());
+    let recorded = status.and_then(|status| status.security_context.as_deref());
     let recorded = recorded.map(placement::recorded);
     let mut owners: Vec<DataOwner<'_>> = recorded.iter().map(DataOwner::Recorded).collect();
     owners.push(DataOwner::PodsOf(name));

@@ -55,9 +55,9 @@ pub struct Fields<'a> {
     /// The Job that takes back what it half wrote.
     pub undo_job_name: &'a mut Option<String>,
     /// How far it is.
-    pub progress: &'a mut Option<ProgressStatus>,
+    pub progress: &'a mut Option<Box<ProgressStatus>>,
     /// Why it failed.
-    pub failure: &'a mut Option<FailureStatus>,
+    pub failure: &'a mut Option<Box<FailureStatus>>,
     /// Its conditions.
     pub conditions: &'a mut Vec<Condition>,
 }
@@ -94,8 +94,8 @@ macro_rules! progress {
             start_time: started.map(|time| time.0),
             ending_since: ending.map(|time| time.0),
             undo_job_name: status.and_then(|status| status.undo_job_name.as_deref()),
-            heard: status.and_then(|status| status.progress.as_ref()),
-            failure: status.and_then(|status| status.failure.as_ref()),
+            heard: status.and_then(|status| status.progress.as_deref()),
+            failure: status.and_then(|status| status.failure.as_deref()),
             conditions: status
                 .map(|status| &status.conditions[..])
                 .unwrap_or_default(),

@@ -176,7 +176,7 @@ pub async fn running<R: Run>(
     let mut changed = run.clone();
     set(&mut changed, Phase::Running, &verdict, now);
     if heard.is_some() {
-        *changed.fields().progress = heard;
+        *changed.fields().progress = heard.map(Box::new);
     }
     write(run, changed, ctx).await?;
     Ok(())
@@ -268,7 +268,7 @@ pub async fn condemned<R: Run>(
     let verdict = Verdict::no(reasons::STOPPING, message);
     set(&mut changed, Phase::Running, &verdict, now);
     let fields = changed.fields();
-    *fields.failure = Some(failure.to_status());
+    *fields.failure = Some(failure.to_status().into());
     *fields.ending_since = Some(whole_seconds(now));
     *fields.undo_job_name = needs_undo.then(|| names::undo_job_name(&job_name));
     write(run, changed, ctx).await?;
@@ -326,7 +326,7 @@ pub async fn failed_as<R: Run>(
     let started = fields.start_time.clone();
     *fields.duration = started.map(|started| text::duration(at.0.duration_since(started.0)));
     *fields.completion_time = Some(at);
-    *fields.failure = Some(failure.to_status());
+    *fields.failure = Some(failure.to_status().into());
     write(run, changed, ctx).await?;
     tracing::warn!(object = %convert::describe(run), reason = failure.reason, "failed");
     Ok(())

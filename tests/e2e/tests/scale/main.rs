@@ -30,8 +30,8 @@ const WATCHED: Duration = Duration::from_secs(330);
 const SETTLED: Duration = Duration::from_secs(10);
 /// How long it may go on writing until then.
 const SETTLES_WITHIN: Duration = Duration::from_secs(300);
-/// Most memory that it may ever have used.
-const MOST_MEMORY_BYTES: u64 = 100 << 20;
+/// Most memory that it may ever have used: half of what the chart lets it have.
+const MOST_MEMORY_BYTES: u64 = 128 << 20;
 /// How soon after its start it must be ready, and lead and reconcile.
 const STARTED_WITHIN: Duration = Duration::from_secs(10);
 /// How often the Backups of a namespace may be listed for one that is too many: what goes is judged

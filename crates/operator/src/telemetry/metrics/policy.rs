@@ -94,7 +94,7 @@ pub fn observe(policy: &BackupPolicy, backups: &[&Backup], now: Timestamp) -> Po
     let standard = fact::standard(Some(policy));
     let folders = backups
         .iter()
-        .filter_map(|b| b.status.as_ref()?.folder.as_ref());
+        .filter_map(|b| b.status.as_ref()?.folder.as_deref());
     PolicyFacts {
         namespace: policy.namespace().unwrap_or_default(),
         name: policy.name_any(),
@@ -115,7 +115,7 @@ pub fn observe(policy: &BackupPolicy, backups: &[&Backup], now: Timestamp) -> Po
         keep: spec.retention.as_ref().map(|retention| retention.keep_last),
         verifies: standard == Standard::Verified,
         verification_overdue_since: lateness::verification_overdue_since(policy, &facts, now),
-        unknown_archives: newest_folder(folders.chain(status.storage.as_ref()))
+        unknown_archives: newest_folder(folders.chain(status.storage.as_deref()))
             .map(|folder| folder.unknown_archives),
         history,
     }
