@@ -1,7 +1,8 @@
 # A thin front door: every target is a task of `cargo xtask`, which does the work.
 # Variables: NODES=2 (cluster-up, e2e, demo), KEEP=1 (leave the cluster up), FILTER=name (e2e),
 # SUITE=clock|nodes|wave|scale|leader|metrics|upgrade|large (e2e: these run only when asked for),
-# FROM=revision (upgrade: where from; by default the one before).
+# FROM=revision (upgrade: where from; by default the one before), PERCENT=100 RUNS=3 (bench: size of
+# the trees and turns).
 
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tidelock
 export CARGO_TARGET_DIR ?= $(CACHE)/target
@@ -9,6 +10,8 @@ export NODES ?= 1
 export KEEP
 export SUITE
 export FROM
+export PERCENT ?= 100
+export RUNS ?= 3
 
 XTASK := cargo xtask
 
@@ -49,7 +52,7 @@ image: cargo ## Write the OCI images, without Docker
 generate: cargo ## Write deploy/ and docs/reference/ anew from the code
 	@$(XTASK) generate
 
-bench: cargo ## Measure the mover and the operator
+bench: cargo ## Measure the mover, beside other tools, and the operator: some hours
 	@$(XTASK) bench
 
 cargo:

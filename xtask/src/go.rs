@@ -1,4 +1,5 @@
-//! Builds the Go programs of checks and test cluster once, into a cache outside the checkout.
+//! Builds the Go programs of checks, test cluster and benchmarks once, into a cache outside the
+//! checkout.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,9 +12,11 @@ use crate::host;
 use crate::place::Place;
 use crate::run;
 
-/// A Go module under `tests/cluster/` and the programs built from it.
+/// A Go module under `tests/` and the programs built from it.
 #[derive(Clone, Copy)]
 struct Module {
+    /// Whom it is for.
+    parent: &'static str,
     folder: &'static str,
     linker_flags: &'static str,
     /// Name of the program, package it is built from.
@@ -31,11 +34,13 @@ const KUBERNETES_FLAGS: &str = "-s -w \
 
 const MODULES: &[Module] = &[
     Module {
+        parent: "cluster",
         folder: "etcd",
         linker_flags: "-s -w",
         programs: &[("etcd", "go.etcd.io/etcd/server/v3")],
     },
     Module {
+        parent: "cluster",
         folder: "kubernetes",
         linker_flags: KUBERNETES_FLAGS,
         programs: &[
@@ -51,14 +56,32 @@ const MODULES: &[Module] = &[
         ],
     },
     Module {
+        parent: "cluster",
         folder: "helm",
         linker_flags: "-s -w",
         programs: &[("helm", "helm.sh/helm/v4/cmd/helm")],
     },
     Module {
+        parent: "cluster",
         folder: "pause",
         linker_flags: "-s -w",
         programs: &[("pause", ".")],
+    },
+];
+
+/// What the mover's speed is measured beside.
+const PEERS: &[Module] = &[
+    Module {
+        parent: "bench",
+        folder: "restic",
+        linker_flags: "-s -w",
+        programs: &[("restic", "github.com/restic/restic/cmd/restic")],
+    },
+    Module {
+        parent: "bench",
+        folder: "kopia",
+        linker_flags: "-s -w",
+        programs: &[("kopia", "github.com/kopia/kopia")],
     },
 ];
 
@@ -100,11 +123,20 @@ pub fn ensure_helm(place: &Place) -> Result<PathBuf> {
     ensure(place, &helm)?.path("helm")
 }
 
+/// Builds the programs that only benchmarks need, unless the cache holds them.
+pub fn ensure_peers(place: &Place) -> Result<Programs> {
+    ensure(place, PEERS)
+}
+
 fn ensure(place: &Place, modules: &[Module]) -> Result<Programs> {
     let mut folders = Vec::new();
     let mut wanted = Vec::new();
     for module in modules {
-        let source = place.checkout.join("tests/cluster").join(module.folder);
+        let source = place
+            .checkout
+            .join("tests")
+            .join(module.parent)
+            .join(module.folder);
         let folder =
             place
                 .cache
@@ -119,7 +151,8 @@ fn ensure(place: &Place, modules: &[Module]) -> Result<Programs> {
     }
     if !wanted.is_empty() && !host::has_program("go") {
         bail!(
-            "Go is missing: Helm and the test cluster are built from source with it; \
+            "Go is missing: Helm, the test cluster and what the mover is measured beside are built \
+             from source with it; \
              install Go 1.26 (https://go.dev/dl/) and try again"
         );
     }

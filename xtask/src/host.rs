@@ -34,8 +34,8 @@ const PACKAGES: &[&str] = &[
     "zstd",
 ];
 
-/// What the mover's speed is measured beside.
-const PEERS: &[&str] = &["isal", "pigz", "zstd"];
+/// What the mover's speed is measured beside, and what measures it.
+const PEERS: &[&str] = &["gzip", "isal", "pigz", "tar", "time", "zstd"];
 
 /// Stops with a clear message unless this process may make namespaces and mounts.
 pub fn require_root() -> Result<()> {

@@ -81,10 +81,19 @@ enum Task {
         #[command(flatten)]
         cluster: ClusterOptions,
     },
-    /// Measure the mover's and the operator's memory, and the operator's requests.
+    /// Measure the mover's speed beside other tools, its and the operator's memory, and the
+    /// operator's requests.
     Bench {
         #[command(flatten)]
+        amount: bench::Amount,
+        #[command(flatten)]
         cluster: ClusterOptions,
+    },
+    /// Measure a part of the mover's speed: `speed -- --help` tells which there are.
+    Speed {
+        /// Options of the mover's example `speed`.
+        #[arg(last = true)]
+        arguments: Vec<String>,
     },
     /// Carry connections from loopback into a network namespace.
     #[command(hide = true)]
@@ -185,7 +194,8 @@ fn run_task(task: Task) -> Result<()> {
         Task::E2e { cluster, filter } => e2e::run(&place, &cluster.into(), filter.as_deref()),
         Task::Test { cluster } => test(&place, &cluster.into()),
         Task::Demo { cluster } => demo::run(&place, cluster.into()),
-        Task::Bench { cluster } => bench::bench(&place, &cluster.into()),
+        Task::Bench { amount, cluster } => bench::bench(&place, &amount, &cluster.into()),
+        Task::Speed { arguments } => bench::part_of_speed(&place, &arguments),
         Task::Forward(_) => Ok(()),
     }
 }

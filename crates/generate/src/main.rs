@@ -1,6 +1,8 @@
-//! Writes `deploy/`, `docs/reference/` and `tests/alerts/` from the types and tables in code. `deploy/install.yaml` is
-//! not written here: `cargo xtask generate` has Helm render it from the chart.
+//! Writes `deploy/`, `docs/reference/` and `tests/alerts/` from the types and tables in code, and
+//! what docs/benchmarks.md shows of `docs/benchmarks.json`. `deploy/install.yaml` is not written
+//! here: `cargo xtask generate` has Helm render it from the chart.
 
+mod benchmarks;
 mod chart;
 mod crds;
 mod monitoring;
@@ -44,7 +46,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<()> {
     let checkout = checkout()?;
-    let files = generate()?;
+    let files = generate(&checkout)?;
     if arguments.check {
         return check(&checkout, &files);
     }
@@ -63,7 +65,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-fn generate() -> Result<Vec<Generated>> {
+fn generate(checkout: &Path) -> Result<Vec<Generated>> {
     let crds = crds::all();
     let mut files = vec![
         Generated::new("deploy/crds.yaml", yaml::documents(&crds)?),
@@ -71,6 +73,7 @@ fn generate() -> Result<Vec<Generated>> {
     ];
     files.extend(chart::files(&crds)?);
     files.extend(monitoring::files()?);
+    files.extend(benchmarks::files(checkout)?);
     Ok(files)
 }
 

@@ -2,192 +2,280 @@
 
 use anyhow::Result;
 use clap::ValueEnum;
-use tidelock_protocol::{Format, Task, VerificationLevel};
+use tidelock_benchmarks::{Contest, Format, MOVER, READING_BACK};
+use tidelock_protocol::{Task, VerificationLevel};
 
-use crate::Place;
+use crate::place::Place;
 use crate::trees::NEEDLE;
 
-/// Who takes part: a name, and what runs, with `$SOURCE`, `$OUT`, `$ARCHIVE` and `$TARGET`.
+/// Who takes part.
 pub(crate) struct Contestant {
     pub(crate) name: &'static str,
+    /// None for the mover itself, which always takes part.
+    pub(crate) peer: Option<Peer>,
     pub(crate) run: Run,
-    /// The archive, below `$OUT`, that it makes or reads; the mover's where none is said.
-    pub(crate) archive: Option<&'static str>,
-    /// Whether it is the mover that makes its archive.
-    pub(crate) makes_archive: bool,
+    /// What it makes or reads.
+    pub(crate) store: Store,
+    /// Whether it makes its store.
+    pub(crate) makes: bool,
+    /// A script that runs before it makes its store, and is not measured.
+    before: &'static str,
 }
 
 pub(crate) enum Run {
     /// The mover, in a process of its own.
     Mover(fn(&Place) -> Result<Task>),
+    /// A script for bash; [`Place`] says which variables it has.
     Shell(&'static str),
 }
 
-/// The form of the mover's archives, and of those that others make.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum Form {
-    TarGz,
-    TarZst,
+/// A program beside the mover, or the mover in another way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Peer {
+    /// The mover, reading back what it wrote.
+    ReadBack,
+    Gzip,
+    Pigz,
+    Igzip,
+    Zstd,
+    /// zstd with a thread for each processor.
+    ZstdT0,
+    Restic,
+    Kopia,
 }
 
-impl From<Form> for Format {
-    fn from(form: Form) -> Self {
-        match form {
-            Form::TarGz => Self::TarGz,
-            Form::TarZst => Self::TarZst,
-        }
+/// What a backup makes, and other contests read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Store {
+    /// The mover's archive, which also `tar` reads.
+    Mover,
+    /// A file below `$OUT`.
+    File(&'static str),
+    /// A repository in a folder below `$OUT`.
+    Repository(&'static str),
+}
+
+impl Contestant {
+    /// The script before it, which is empty for those that need none.
+    pub(crate) fn before(&self) -> &'static str {
+        if self.makes { self.before } else { "" }
     }
 }
 
-impl Form {
-    /// The mover's archive, below `$OUT`.
-    pub(crate) fn own(self) -> &'static str {
-        match self {
-            Self::TarGz => "bench/data/speed.tar.gz",
-            Self::TarZst => "bench/data/speed.tar.zst",
-        }
-    }
-
-    pub(crate) fn backups(self) -> &'static [Contestant] {
-        match self {
-            Self::TarGz => GZIP_BACKUPS,
-            Self::TarZst => ZSTD_BACKUPS,
-        }
-    }
-
-    pub(crate) fn restores(self) -> &'static [Contestant] {
-        match self {
-            Self::TarGz => GZIP_RESTORES,
-            Self::TarZst => ZSTD_RESTORES,
-        }
-    }
-
-    /// One small file out of the archive, by the name that every tree has.
-    pub(crate) fn singles(self) -> &'static [Contestant] {
-        match self {
-            Self::TarGz => GZIP_SINGLES,
-            Self::TarZst => ZSTD_SINGLES,
-        }
+/// Who takes part in a contest, the mover first.
+pub(crate) fn all(contest: Contest, format: Format) -> &'static [Contestant] {
+    match (contest, format) {
+        (Contest::Backup, Format::TarGz) => GZIP_BACKUPS,
+        (Contest::Backup, Format::TarZst) => ZSTD_BACKUPS,
+        (Contest::Restore, Format::TarGz) => GZIP_RESTORES,
+        (Contest::Restore, Format::TarZst) => ZSTD_RESTORES,
+        (Contest::OneFile, Format::TarGz) => GZIP_SINGLES,
+        (Contest::OneFile, Format::TarZst) => ZSTD_SINGLES,
     }
 }
 
 const fn saving(name: &'static str, run: fn(&Place) -> Result<Task>) -> Contestant {
     Contestant {
         name,
+        peer: None,
         run: Run::Mover(run),
-        archive: None,
-        makes_archive: true,
+        store: Store::Mover,
+        makes: true,
+        before: "",
     }
 }
 
-const fn restoring(name: &'static str, run: fn(&Place) -> Result<Task>) -> Contestant {
+const fn restoring(run: fn(&Place) -> Result<Task>) -> Contestant {
     Contestant {
-        makes_archive: false,
-        ..saving(name, run)
+        makes: false,
+        ..saving(MOVER, run)
     }
 }
 
-const fn making(name: &'static str, script: &'static str, archive: &'static str) -> Contestant {
-    Contestant {
-        archive: Some(archive),
-        ..reading(name, script)
-    }
-}
-
-const fn reading(name: &'static str, script: &'static str) -> Contestant {
+/// Reads the mover's archive.
+const fn reading(name: &'static str, peer: Peer, script: &'static str) -> Contestant {
     Contestant {
         name,
+        peer: Some(peer),
         run: Run::Shell(script),
-        archive: None,
-        makes_archive: false,
+        store: Store::Mover,
+        makes: false,
+        before: "",
     }
 }
 
-const MOVER: Contestant = saving("mover", |place| place.backup(VerificationLevel::None));
-const MOVER_READING_BACK: Contestant = saving("mover, read back", |place| {
-    place.backup(VerificationLevel::Full)
-});
-const MOVER_RESTORING: Contestant =
-    restoring("mover, restoring", |place| place.restore(Vec::new()));
-const MOVER_ONE_FILE: Contestant = restoring("mover, one file", |place| {
-    place.restore(vec![NEEDLE.into()])
-});
+const fn making(
+    name: &'static str,
+    peer: Peer,
+    script: &'static str,
+    file: &'static str,
+) -> Contestant {
+    Contestant {
+        store: Store::File(file),
+        makes: true,
+        ..reading(name, peer, script)
+    }
+}
+
+const fn restic(name: &'static str, makes: bool, script: &'static str) -> Contestant {
+    Contestant {
+        store: Store::Repository("restic"),
+        makes,
+        before: "rm -rf \"$RESTIC_CACHE_DIR\" && \"$RESTIC\" init --quiet",
+        ..reading(name, Peer::Restic, script)
+    }
+}
+
+const fn kopia(name: &'static str, makes: bool, script: &'static str) -> Contestant {
+    Contestant {
+        store: Store::Repository("kopia"),
+        makes,
+        before: "rm -rf \"$KOPIA_CACHE_DIRECTORY\" \"$KOPIA_CONFIG_PATH\" && \
+            \"$KOPIA\" repository create filesystem --path=\"$OUT/kopia\" && \
+            \"$KOPIA\" policy set --global --compression=zstd",
+        ..reading(name, Peer::Kopia, script)
+    }
+}
+
+/// `tar` ends with 1 when a file changed beneath it, as in a tree that is in use.
+macro_rules! packed {
+    ($by:literal, $file:literal) => {
+        concat!(
+            "{ tar -C \"$SOURCE\" -cf - . || [ $? -eq 1 ]; } | ",
+            $by,
+            " > \"$OUT/",
+            $file,
+            "\" && sync \"$OUT/",
+            $file,
+            "\""
+        )
+    };
+}
+
+macro_rules! unpacked {
+    ($by:literal) => {
+        unpacked!($by, "")
+    };
+    ($by:literal, $file:literal) => {
+        concat!(
+            $by,
+            " \"$ARCHIVE\" | tar -C \"$TARGET\" -xpf - ",
+            $file,
+            " && sync -f \"$TARGET\""
+        )
+    };
+}
+
+const SAVING: Contestant = saving(MOVER, |place| place.backup(VerificationLevel::None));
+const SAVING_AND_READING_BACK: Contestant = Contestant {
+    peer: Some(Peer::ReadBack),
+    ..saving(READING_BACK, |place| place.backup(VerificationLevel::Full))
+};
+const RESTORING: Contestant = restoring(|place| place.restore(Vec::new()));
+const TAKING_ONE_FILE: Contestant = restoring(|place| place.restore(vec![NEEDLE.into()]));
 
 const GZIP_BACKUPS: &[Contestant] = &[
-    MOVER,
-    MOVER_READING_BACK,
+    SAVING,
+    SAVING_AND_READING_BACK,
     making(
         "tar | gzip -6",
-        "tar -C $SOURCE -cf - . | gzip -6 > $OUT/gzip.tgz && sync $OUT/gzip.tgz",
+        Peer::Gzip,
+        packed!("gzip -6", "gzip.tgz"),
         "gzip.tgz",
     ),
     making(
         "tar | pigz -6",
-        "tar -C $SOURCE -cf - . | pigz -6 > $OUT/pigz.tgz && sync $OUT/pigz.tgz",
+        Peer::Pigz,
+        packed!("pigz -6", "pigz.tgz"),
         "pigz.tgz",
     ),
     making(
         "tar | igzip -3",
-        "tar -C $SOURCE -cf - . | igzip -3 > $OUT/igzip.tgz && sync $OUT/igzip.tgz",
+        Peer::Igzip,
+        packed!("igzip -3", "igzip.tgz"),
         "igzip.tgz",
     ),
 ];
 
 const GZIP_RESTORES: &[Contestant] = &[
-    MOVER_RESTORING,
-    reading(
-        "gzip -d | tar",
-        "gzip -dc $ARCHIVE | tar -C $TARGET -xpf - && sync -f $TARGET",
-    ),
-    reading(
-        "unpigz | tar",
-        "unpigz -c $ARCHIVE | tar -C $TARGET -xpf - && sync -f $TARGET",
-    ),
-    reading(
-        "igzip -d | tar",
-        "igzip -dc $ARCHIVE | tar -C $TARGET -xpf - && sync -f $TARGET",
-    ),
+    RESTORING,
+    reading("gzip -d | tar", Peer::Gzip, unpacked!("gzip -dc")),
+    reading("unpigz | tar", Peer::Pigz, unpacked!("unpigz -c")),
+    reading("igzip -d | tar", Peer::Igzip, unpacked!("igzip -dc")),
 ];
 
 const GZIP_SINGLES: &[Contestant] = &[
-    MOVER_ONE_FILE,
+    TAKING_ONE_FILE,
     reading(
         "gzip -d | tar -x FILE",
-        "gzip -dc $ARCHIVE | tar -C $TARGET -xpf - ./$NEEDLE && sync -f $TARGET",
+        Peer::Gzip,
+        unpacked!("gzip -dc", "\"./$NEEDLE\""),
     ),
     reading(
         "igzip -d | tar -x FILE",
-        "igzip -dc $ARCHIVE | tar -C $TARGET -xpf - ./$NEEDLE && sync -f $TARGET",
+        Peer::Igzip,
+        unpacked!("igzip -dc", "\"./$NEEDLE\""),
     ),
 ];
 
 const ZSTD_BACKUPS: &[Contestant] = &[
-    MOVER,
-    MOVER_READING_BACK,
+    SAVING,
+    SAVING_AND_READING_BACK,
     making(
         "tar | zstd -3",
-        "tar -C $SOURCE -cf - . | zstd -q -3 > $OUT/zstd.tzst && sync $OUT/zstd.tzst",
+        Peer::Zstd,
+        packed!("zstd -q -3", "zstd.tzst"),
         "zstd.tzst",
     ),
     making(
         "tar | zstd -T0 -3",
-        "tar -C $SOURCE -cf - . | zstd -q -T0 -3 > $OUT/zstdmt.tzst && sync $OUT/zstdmt.tzst",
+        Peer::ZstdT0,
+        packed!("zstd -q -T0 -3", "zstdmt.tzst"),
         "zstdmt.tzst",
+    ),
+    restic(
+        "restic backup",
+        true,
+        "cd \"$SOURCE\" && \"$RESTIC\" backup --quiet . && sync -f \"$OUT\"",
+    ),
+    kopia(
+        "kopia snapshot create",
+        true,
+        "\"$KOPIA\" snapshot create \"$SOURCE\" && sync -f \"$OUT\"",
     ),
 ];
 
 const ZSTD_RESTORES: &[Contestant] = &[
-    MOVER_RESTORING,
-    reading(
-        "zstd -d | tar",
-        "zstd -q -dc $ARCHIVE | tar -C $TARGET -xpf - && sync -f $TARGET",
+    RESTORING,
+    reading("zstd -d | tar", Peer::Zstd, unpacked!("zstd -q -dc")),
+    restic(
+        "restic restore",
+        false,
+        "\"$RESTIC\" restore latest --quiet --target \"$TARGET\" && sync -f \"$TARGET\"",
+    ),
+    kopia(
+        "kopia restore",
+        false,
+        "\"$KOPIA\" restore \"$SOURCE\" \"$TARGET\" && sync -f \"$TARGET\"",
     ),
 ];
 
 const ZSTD_SINGLES: &[Contestant] = &[
-    MOVER_ONE_FILE,
+    TAKING_ONE_FILE,
     reading(
         "zstd -d | tar -x FILE",
-        "zstd -q -dc $ARCHIVE | tar -C $TARGET -xpf - ./$NEEDLE && sync -f $TARGET",
+        Peer::Zstd,
+        unpacked!("zstd -q -dc", "\"./$NEEDLE\""),
+    ),
+    restic(
+        "restic restore, one file",
+        false,
+        "\"$RESTIC\" restore latest --quiet --target \"$TARGET\" --include \"/$NEEDLE\" && \
+         sync -f \"$TARGET\"",
+    ),
+    kopia(
+        "kopia restore, one file",
+        false,
+        "\"$KOPIA\" restore \"$SOURCE/$NEEDLE\" \"$TARGET/$NEEDLE\" && sync -f \"$TARGET\"",
     ),
 ];

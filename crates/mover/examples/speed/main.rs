@@ -1,41 +1,43 @@
 //! Measures the mover's speed beside that of other people's tools:
 //! `cargo run --profile dist -p tidelock-mover --example speed`.
 //!
-//! For each tree, every contestant runs in turn with cold caches, `--runs` times; printed are the
-//! medians, and how much faster the mover is than each of the others, as the median of the ratios
-//! within a turn. All of them make what they write durable. Needs root, to empty the page cache.
+//! For each tree, format, contest and state of the caches, every contestant runs in turn, `--runs`
+//! times, every other time in the opposite order. All of them make what they write durable. Needs
+//! root, to empty the page cache. What a session measures can be chosen; with `--json` results of
+//! several sessions come together in a file, of which `cargo xtask generate` makes tables.
 
+mod contest;
 mod contestants;
+mod machine;
+mod place;
 mod trees;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::{Parser, ValueEnum};
+use tidelock_benchmarks::{Cache, Contest, Format};
 use tidelock_mover::{Progress, run_request};
-use tidelock_protocol::{
-    BackupTask, Effect, ExpectedArchive, Household, Location, Outcome, Overwrite, PROTOCOL_VERSION,
-    Request, RestoreTask, RunId, StorageTarget, Task, VerificationLevel,
-};
+use tidelock_protocol::{Outcome, Request};
 
-use crate::contestants::{Contestant, Form, Run};
+use crate::contest::Session;
+use crate::contestants::Peer;
+use crate::place::{Place, content_bytes, remove};
 use crate::trees::{NEEDLE, Shape};
 
 /// Environment variable that makes this program the measured process.
 const CHILD_ENV: &str = "TIDELOCK_SPEED_REQUEST";
 /// Environment variable that makes it tell where its time goes.
 const PROFILE_ENV: &str = "TIDELOCK_PROFILE";
-const UID: &str = "measured";
 
+/// Options that take several values take them with commas, and mean all when they are not given.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Which trees; S, M, L and D by default.
-    #[arg(long, value_enum)]
+    /// Which trees.
+    #[arg(long, value_enum, value_delimiter = ',')]
     shape: Vec<Shape>,
     /// A tree that is there already, instead.
     #[arg(long, conflicts_with = "shape")]
@@ -47,12 +49,33 @@ struct Arguments {
     #[arg(long, default_value_t = 3)]
     runs: usize,
     /// Of the mover's archives, and of what it is measured beside.
-    #[arg(long, value_enum, default_value_t = Form::TarGz)]
-    format: Form,
+    #[arg(long, value_enum, value_delimiter = ',')]
+    format: Vec<Format>,
+    /// What is to be done.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    contest: Vec<Contest>,
+    /// What is in the page cache before.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    cache: Vec<Cache>,
+    /// Who is measured beside the mover.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Peer>,
+    /// Who is not.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    without: Vec<Peer>,
+    /// The program restic; without it, restic does not take part.
+    #[arg(long)]
+    restic: Option<PathBuf>,
+    /// The program kopia; without it, kopia does not take part.
+    #[arg(long)]
+    kopia: Option<PathBuf>,
+    /// A file that results are added to, in place of what it holds of the same.
+    #[arg(long)]
+    json: Option<PathBuf>,
     /// Where trees and archives are made; removed afterwards.
     #[arg(long, default_value_os_t = std::env::temp_dir())]
     dir: PathBuf,
-    /// Tells where the mover's time goes, after each of its runs.
+    /// Lets the mover run once more after all turns, and tell where its time goes.
     #[arg(long)]
     profile: bool,
 }
@@ -63,214 +86,66 @@ fn main() -> Result<()> {
     }
     let arguments = Arguments::parse();
     ensure!(arguments.runs > 0, "--runs must be at least 1");
+    let session = Session::new(&arguments)?;
     if let Some(tree) = &arguments.tree {
-        return measure(&arguments, &tree.display().to_string(), tree);
+        let contests = chosen(&arguments.contest);
+        return measure(&session, &tree.display().to_string(), tree, &contests);
     }
-    let shapes = match arguments.shape.as_slice() {
-        [] => Shape::value_variants(),
-        some => some,
-    };
-    for shape in shapes {
+    for shape in chosen(&arguments.shape) {
+        let mut contests = chosen(&arguments.contest);
+        contests.retain(|contest| shape.contests().contains(contest));
+        if contests.is_empty() {
+            continue;
+        }
         let source = arguments.dir.join(format!("tidelock-speed-{shape:?}"));
         remove(&source)?;
         fs::create_dir_all(&source)?;
         eprintln!("making {shape:?} …");
         shape.make(&source, arguments.percent)?;
-        measure(&arguments, &format!("{shape:?}"), &source)?;
+        let name = match arguments.percent {
+            100 => format!("{shape:?}"),
+            percent => format!("{shape:?} at {percent} %"),
+        };
+        measure(&session, &name, &source, &contests)?;
         remove(&source)?;
     }
     Ok(())
 }
 
-fn measure(arguments: &Arguments, name: &str, source: &Path) -> Result<()> {
-    let place = Place {
-        source: source.to_owned(),
-        out: arguments.dir.join("tidelock-speed-out"),
-        target: arguments.dir.join("tidelock-speed-target"),
-        form: arguments.format,
-        profile: arguments.profile,
-    };
-    println!("\n{name}, backup\n");
-    contest(arguments.runs, &place, place.form.backups())?;
-    println!("\n{name}, restore\n");
-    contest(arguments.runs, &place, place.form.restores())?;
-    if source.join(NEEDLE).exists() {
-        println!("\n{name}, one file\n");
-        contest(arguments.runs, &place, place.form.singles())?;
+/// What was asked for, or everything.
+fn chosen<T: ValueEnum>(some: &[T]) -> Vec<T> {
+    match some {
+        [] => T::value_variants().to_vec(),
+        some => some.to_vec(),
     }
-    remove(&place.out)?;
-    remove(&place.target)
 }
 
-/// Lets all run in turn, and prints a table.
-fn contest(runs: usize, place: &Place, all: &[Contestant]) -> Result<()> {
-    let mut seconds: Vec<Vec<f64>> = vec![Vec::new(); all.len()];
-    let mut cpu = vec![Vec::new(); all.len()];
-    for turn in 0..runs {
-        for (at, contestant) in all.iter().enumerate() {
-            place.prepare(contestant)?;
-            eprintln!("turn {} of {runs}: {}", turn + 1, contestant.name);
-            let (wall, used) = place.run(contestant)?;
-            seconds[at].push(wall);
-            cpu[at].push(used);
-        }
-    }
-    println!("| | seconds | processor seconds | mover is faster by | stored |");
-    println!("|---|---|---|---|---|");
-    for (at, contestant) in all.iter().enumerate() {
-        let ratios = seconds[at]
-            .iter()
-            .zip(&seconds[0])
-            .map(|(other, own)| other / own);
-        println!(
-            "| {} | {:.2} | {:.2} | {:.2} | {} |",
-            contestant.name,
-            median(seconds[at].clone()),
-            median(cpu[at].clone()),
-            median(ratios.collect()),
-            place.stored(contestant)?
-        );
-    }
-    Ok(())
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-struct Place {
-    source: PathBuf,
-    out: PathBuf,
-    target: PathBuf,
-    form: Form,
-    profile: bool,
-}
-
-fn text(path: &Path) -> String {
-    path.to_string_lossy().into_owned()
-}
-
-fn location() -> Result<Location> {
-    Ok(Location::new("bench", "data", "speed")?)
-}
-
-impl Place {
-    fn backup(&self, verification: VerificationLevel) -> Result<Task> {
-        Ok(Task::Backup(BackupTask {
-            source_path: text(&self.source),
-            location: location()?,
-            format: self.form.into(),
-            pvc_name: "data".into(),
-            policy_name: None,
-            verification,
-            household: Household::default(),
-        }))
-    }
-
-    fn restore(&self, paths: Vec<String>) -> Result<Task> {
-        let report: (String, i64) =
-            serde_json::from_slice(&fs::read(self.out.join("report.json"))?)?;
-        Ok(Task::Restore(RestoreTask {
-            target_path: text(&self.target),
-            location: location()?,
-            expected: ExpectedArchive {
-                digest: report.0,
-                stored_bytes: u64::try_from(report.1)?,
-                backup_uid: UID.into(),
-            },
-            overwrite: Overwrite::Never,
-            effect: Effect::Write,
-            paths,
-            read_back: false,
-            allow_metadata_loss: false,
-        }))
-    }
-
-    /// Removes what a run made before, and empties the page cache.
-    fn prepare(&self, contestant: &Contestant) -> Result<()> {
-        remove(&self.target)?;
-        fs::create_dir_all(&self.target)?;
-        fs::create_dir_all(&self.out)?;
-        if contestant.makes_archive {
-            remove(&self.out.join("bench"))?;
-        }
-        rustix::fs::sync();
-        fs::write("/proc/sys/vm/drop_caches", "3").context("the page cache cannot be emptied")
-    }
-
-    fn run(&self, contestant: &Contestant) -> Result<(f64, f64)> {
-        let mut command = match &contestant.run {
-            Run::Shell(script) => {
-                let mut shell = Command::new("bash");
-                shell.args(["-o", "pipefail", "-c", script]);
-                shell.env("SOURCE", &self.source).env("OUT", &self.out);
-                shell
-                    .env("NEEDLE", NEEDLE)
-                    .env("TARGET", &self.target)
-                    .env("ARCHIVE", self.out.join(self.form.own()));
-                shell
-            }
-            Run::Mover(task) => {
-                let mut own = Command::new(std::env::current_exe()?);
-                own.env(CHILD_ENV, self.request(task(self)?)?);
-                if self.profile {
-                    own.env(PROFILE_ENV, "1");
-                }
-                own
-            }
+/// Measures all contests of one tree.
+fn measure(session: &Session, name: &str, source: &Path, contests: &[Contest]) -> Result<()> {
+    let arguments = session.arguments;
+    let content_bytes = content_bytes(source)?;
+    for format in chosen(&arguments.format) {
+        let place = Place {
+            source: source.to_owned(),
+            out: arguments.dir.join("tidelock-speed-out"),
+            target: arguments.dir.join("tidelock-speed-target"),
+            format,
+            restic: arguments.restic.clone(),
+            kopia: arguments.kopia.clone(),
         };
-        let before = children_seconds();
-        let start = Instant::now();
-        let output = command.output()?;
-        let wall = start.elapsed().as_secs_f64();
-        let error = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{}: {error}", contestant.name);
-        if self.profile && matches!(contestant.run, Run::Mover(_)) {
-            eprint!("{error}");
+        place.clear()?;
+        for contest in contests {
+            if *contest == Contest::OneFile && !source.join(NEEDLE).exists() {
+                eprintln!("{name} has no file {NEEDLE} to take out");
+                continue;
+            }
+            for cache in chosen(&arguments.cache) {
+                session.hold(&place, name, content_bytes, *contest, cache)?;
+            }
         }
-        if contestant.makes_archive {
-            fs::write(self.out.join("report.json"), &output.stdout)?;
-        }
-        Ok((wall, children_seconds() - before))
+        remove(&place.out)?;
+        remove(&place.target)?;
     }
-
-    fn request(&self, task: Task) -> Result<String> {
-        let request = Request {
-            version: PROTOCOL_VERSION,
-            run: RunId {
-                namespace: "bench".into(),
-                name: "speed".into(),
-                uid: UID.into(),
-            },
-            storage: StorageTarget::Directory {
-                path: text(&self.out),
-            },
-            stall_timeout_seconds: None,
-            task,
-        };
-        Ok(request.to_json()?)
-    }
-
-    /// How many bytes the contestant's archive has.
-    fn stored(&self, contestant: &Contestant) -> Result<u64> {
-        Ok(fs::metadata(self.out.join(contestant.archive.unwrap_or(self.form.own())))?.len())
-    }
-}
-
-fn children_seconds() -> f64 {
-    // In clock ticks of 10 ms: user and system time of children that have ended.
-    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let after = stat.rsplit(')').next().unwrap_or_default();
-    let fields: Vec<f64> = after
-        .split_whitespace()
-        .map(|field| field.parse().unwrap_or(0.0))
-        .collect();
-    (fields.get(13).unwrap_or(&0.0) + fields.get(14).unwrap_or(&0.0)) / 100.0
-}
-
-fn remove(path: &Path) -> Result<()> {
-    ensure!(Command::new("rm").arg("-rf").arg(path).status()?.success());
     Ok(())
 }
 

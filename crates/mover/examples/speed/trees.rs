@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use clap::ValueEnum;
+use tidelock_benchmarks::Contest;
 
 /// A small file of each tree, in the midst of the large ones.
 pub const NEEDLE: &str = "large-2";
@@ -21,6 +22,8 @@ pub enum Shape {
     L,
     /// Sparse files as a database makes them, with a write-ahead log: 3 GB, of which 0.4 are there.
     D,
+    /// Noise, so that the archive has more than 4 GiB: 4.5 GB, out of which one file is taken.
+    X,
 }
 
 impl Shape {
@@ -33,6 +36,15 @@ impl Shape {
             Self::M => mixed(root, 200 * percent, &mut random),
             Self::L => large(root, (5 << 20) * percent, &mut random),
             Self::D => sparse(root, (10 << 20) * percent, &mut random),
+            Self::X => noise(root, percent, &mut random),
+        }
+    }
+
+    /// What is measured with it.
+    pub fn contests(self) -> &'static [Contest] {
+        match self {
+            Self::X => &[Contest::OneFile],
+            _ => Contest::value_variants(),
         }
     }
 }
@@ -177,6 +189,19 @@ fn large(root: &Path, each: u64, random: &mut Random) -> io::Result<()> {
             } else {
                 file.write_all_at(pool.stretch(1 << 20, random), at)?;
             }
+        }
+    }
+    Ok(())
+}
+
+/// 43 files of 100 MiB at full size, half of them with a name before the needle's.
+fn noise(root: &Path, mib_per_file: u64, random: &mut Random) -> io::Result<()> {
+    let mut bytes = vec![0; 1 << 20];
+    for n in 0..43 {
+        let file = File::create(root.join(format!("large-{}-{n:02}.bin", 1 + n % 2 * 2)))?;
+        for at in 0..mib_per_file {
+            random.fill(&mut bytes);
+            file.write_all_at(&bytes, at << 20)?;
         }
     }
     Ok(())
