@@ -27,6 +27,7 @@ const PACKAGES: &[&str] = &[
     "libfaketime",
     "mount",
     "openssl",
+    "python3",
     "runc",
     "sqlite3",
     "tar",

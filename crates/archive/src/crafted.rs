@@ -11,7 +11,7 @@ use crate::digest::sha256;
 use crate::entry::{Entry, EntryKind};
 use crate::error::RestoreError;
 use crate::index::IndexEntry;
-use crate::manifest::ObjectRef;
+use crate::manifest::{Counts, FORMAT_VERSION, Manifest, ObjectRef, Sample, Source};
 use crate::meta::Time;
 use crate::meter::Meter;
 use crate::needed::Archive;
@@ -85,6 +85,42 @@ pub(crate) fn object_of(bytes: &[u8]) -> ObjectRef {
         key: "n/p/b.tar.gz".into(),
         bytes: bytes.len() as u64,
         sha256: sha256(bytes),
+    }
+}
+
+/// A manifest of nothing in particular.
+pub(crate) fn manifest() -> Manifest {
+    let object = || ObjectRef {
+        key: "k".into(),
+        bytes: 1,
+        sha256: "0".repeat(64),
+    };
+    Manifest {
+        format_version: FORMAT_VERSION,
+        codec: Codec::Gzip,
+        features: Vec::new(),
+        archive: object(),
+        index: object(),
+        counts: Counts {
+            entries: 10,
+            members: 10,
+            ..Counts::default()
+        },
+        logical_bytes: 100,
+        tar_bytes: 1 << 20,
+        source: Source {
+            namespace: "n".into(),
+            pvc: "p".into(),
+            backup: "b".into(),
+            uid: "u".into(),
+            policy: None,
+        },
+        started_at: jiff::Timestamp::UNIX_EPOCH,
+        finished_at: jiff::Timestamp::UNIX_EPOCH,
+        duration_ms: 0,
+        tool: "t".into(),
+        torn: Sample::default(),
+        skipped: Sample::default(),
     }
 }
 

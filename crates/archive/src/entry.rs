@@ -5,9 +5,10 @@ use std::io::{self, Read};
 use tar::{EntryType, Header};
 
 use crate::error::Corrupt;
+use crate::leading::read_headers;
 use crate::meta::Time;
 use crate::pax::PaxRecords;
-use crate::xattr::{MAX_XATTR_BYTES, Xattrs};
+use crate::xattr::Xattrs;
 
 /// Tar counts in blocks.
 pub(crate) const BLOCK_BYTES: usize = 512;
@@ -17,14 +18,14 @@ pub(crate) const END_BYTES: u64 = 2 * BLOCK_BYTES as u64;
 pub(crate) const MAX_PATH_BYTES: usize = 1 << 20;
 /// Longest name of one path component (source: linux/limits.h).
 pub(crate) const MAX_NAME_BYTES: usize = 255;
-/// Longest extended header: path, link target, extended attributes and their keys.
-const MAX_PAX_BYTES: u64 = (2 * MAX_PATH_BYTES + 2 * MAX_XATTR_BYTES) as u64;
 /// Largest number that a header's octal fields for owner and group hold.
 const MAX_OCTAL_ID: u32 = 0o7_777_777;
 /// Largest number that a header's octal fields for size and time hold.
 const MAX_OCTAL_SIZE: u64 = 0o77_777_777_777;
 /// Name of a file with holes in its header; its own stands in the extended one.
 const SPARSE_NAME: &[u8] = b"./GNUSparseFile.0/file";
+/// Said of a path in another form.
+const NO_DOT: &str = "a path that does not start with \"./\", as `tar -C <directory> .` writes it";
 /// Bytes of a header's fields for path and link target.
 const NAME_FIELD_BYTES: usize = 100;
 
@@ -98,6 +99,7 @@ impl Entry {
             gid: (self.gid > MAX_OCTAL_ID).then_some(self.gid),
             mtime: (!whole_seconds).then_some(self.mtime),
             xattrs: self.xattrs.clone(),
+            permissions: None,
         }
         .encode();
         let mut out = Vec::new();
@@ -130,96 +132,116 @@ impl Entry {
 
     /// Reads the next entry's headers; none at the end of the stream.
     pub(crate) fn read(stream: &mut impl Read, at: u64) -> Result<Option<Self>, EntryError> {
-        let Some(header) = read_header(stream, at)? else {
-            return Ok(None);
-        };
-        if header.entry_type() != EntryType::XHeader {
-            return Self::from_parts(&header, PaxRecords::default(), at).map(Some);
-        }
-        let size = header
-            .entry_size()
-            .ok()
-            .filter(|size| *size <= MAX_PAX_BYTES);
-        let size = size.ok_or_else(|| corrupt(at, "an extended header of impossible size"))?;
-        let mut records = vec![0; usize::try_from(size).unwrap_or(0) + padding(size)];
-        stream.read_exact(&mut records)?;
-        records.truncate(usize::try_from(size).unwrap_or(0));
-        let records = PaxRecords::decode(&records).map_err(|what| corrupt(at, &what))?;
-        let header = read_header(stream, at)?
-            .ok_or_else(|| corrupt(at, "an extended header without its entry"))?;
-        Self::from_parts(&header, records, at).map(Some)
+        let headers = read_headers(stream, at)?;
+        headers
+            .map(|(header, records)| Self::from_parts(&header, records, at))
+            .transpose()
     }
 
     fn from_parts(header: &Header, records: PaxRecords, at: u64) -> Result<Self, EntryError> {
-        let fault = |_| corrupt(at, "a header with a malformed number");
-        let kind = EntryKind::of(header.entry_type()).ok_or_else(|| {
-            let kind = header.entry_type().as_byte().escape_ascii().to_string();
-            corrupt(at, &format!("an entry of the unknown type {kind:?}"))
-        })?;
-        let id = |n: u64| u32::try_from(n).map_err(|_| corrupt(at, "an impossible owner"));
+        let told = header.as_old();
+        let number = |field: &[u8]| {
+            number(field).ok_or_else(|| corrupt(at, "a header with a malformed number"))
+        };
+        let id = |id: Option<u32>, field: &[u8]| match id {
+            Some(id) => Ok(id),
+            None => number(field)?
+                .try_into()
+                .map_err(|_| corrupt(at, "an impossible owner")),
+        };
+        let kind = EntryKind::of_header(header, at)?;
         if records.sparse.is_some() && kind != EntryKind::File {
             return Err(corrupt(at, "holes where only files have any"));
         }
         let (name, real_size) = match (records.sparse, records.path) {
-            (Some((name, size)), None) => (name, Some(size)),
-            (Some(_), Some(_)) => return Err(corrupt(at, "a file with two names")),
+            // bsdtar tells a long name twice.
+            (Some((name, _)), Some(other)) if name != other => {
+                return Err(corrupt(at, "a file with two names"));
+            }
+            (Some((name, size)), _) => (name, Some(size)),
             (None, Some(name)) => (name, None),
             (None, None) => (header.path_bytes().into_owned(), None),
         };
-        let path = path_of(&name, kind == EntryKind::Directory)
-            .ok_or_else(|| corrupt(at, "a path that does not start with \"./\""))?;
-        let mut link = records
-            .link
-            .or_else(|| header.link_name_bytes().map(|link| link.into_owned()));
-        if kind == EntryKind::HardLink {
-            link = link.and_then(|link| path_of(&link, false));
-        }
+        let path =
+            path_of(&name, kind == EntryKind::Directory).ok_or_else(|| corrupt(at, NO_DOT))?;
+        let link = link_of(records.link, header, kind)
+            .ok_or_else(|| corrupt(at, "a link target with a NUL byte"))?;
         let stored = match records.size {
             Some(size) => size,
-            None => header.entry_size().map_err(fault)?,
+            None => number(&told.size)?
+                .try_into()
+                .map_err(|_| corrupt(at, "an impossible size"))?,
         };
         let size = real_size.unwrap_or(stored);
         if size != 0 && kind != EntryKind::File {
             return Err(corrupt(at, "content where only files have any"));
         }
-        if link.as_ref().is_some_and(|link| link.contains(&0)) {
-            return Err(corrupt(at, "a link target with a NUL byte"));
-        }
         let mtime = match records.mtime {
             Some(mtime) => mtime,
             None => Time {
-                seconds: i64::try_from(header.mtime().map_err(fault)?)
-                    .map_err(|_| corrupt(at, "an impossible time"))?,
+                seconds: number(&told.mtime)?,
                 nanoseconds: 0,
             },
         };
-        let is_device = matches!(kind, EntryKind::CharDevice | EntryKind::BlockDevice);
-        let device = if is_device {
-            let major = header.device_major().map_err(fault)?.unwrap_or(0);
-            (major, header.device_minor().map_err(fault)?.unwrap_or(0))
-        } else {
-            (0, 0)
-        };
+        let mode = number(&told.mode)?;
+        let mode = u32::try_from(mode & 0o7777).unwrap_or(0);
         Ok(Self {
             path,
             kind,
-            mode: header.mode().map_err(fault)? & 0o7777,
-            uid: match records.uid {
-                Some(uid) => uid,
-                None => id(header.uid().map_err(fault)?)?,
+            mode: match records.permissions {
+                Some(permissions) => mode & 0o7000 | permissions,
+                None => mode,
             },
-            gid: match records.gid {
-                Some(gid) => gid,
-                None => id(header.gid().map_err(fault)?)?,
-            },
+            uid: id(records.uid, &told.uid)?,
+            gid: id(records.gid, &told.gid)?,
             mtime,
             size,
             stored: real_size.map(|_| stored),
-            link: link.unwrap_or_default(),
-            device,
+            link,
+            device: device_of(header, kind)
+                .ok_or_else(|| corrupt(at, "a device without numbers"))?,
             xattrs: records.xattrs,
         })
     }
+}
+
+/// A number in a header: octal digits, or, as GNU tar has what they cannot hold, the bytes of a
+/// number with a sign behind a set bit.
+fn number(field: &[u8]) -> Option<i64> {
+    let (first, rest) = field.split_first()?;
+    if first & 0x80 == 0 {
+        let digits = field.split(|b| *b == 0).next()?.trim_ascii();
+        let value = u64::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok()?;
+        return i64::try_from(value).ok();
+    }
+    let sign = if first & 0x40 == 0 { 0 } else { -1_i128 };
+    // Fields have 12 bytes at most, so it fits.
+    let value = rest
+        .iter()
+        .fold(sign << 6 | i128::from(first & 0x3f), |value, byte| {
+            value << 8 | i128::from(*byte)
+        });
+    i64::try_from(value).ok()
+}
+
+/// The target of a link, empty where none is told; none when it is impossible.
+fn link_of(told: Option<Vec<u8>>, header: &Header, kind: EntryKind) -> Option<Vec<u8>> {
+    let told = told.or_else(|| header.link_name_bytes().map(|link| link.into_owned()));
+    let link = match kind {
+        EntryKind::HardLink => told.and_then(|link| path_of(&link, false)),
+        _ => told,
+    };
+    let link = link.unwrap_or_default();
+    (!link.contains(&0)).then_some(link)
+}
+
+/// Major and minor number of a device node, zeros of anything else.
+fn device_of(header: &Header, kind: EntryKind) -> Option<(u32, u32)> {
+    if !matches!(kind, EntryKind::CharDevice | EntryKind::BlockDevice) {
+        return Some((0, 0));
+    }
+    let major = header.device_major().ok()??;
+    Some((major, header.device_minor().ok()??))
 }
 
 /// Why an entry could not be read.
@@ -237,12 +259,12 @@ impl From<io::Error> for EntryError {
     }
 }
 
-fn corrupt(at: u64, what: &str) -> EntryError {
+pub(crate) fn corrupt(at: u64, what: &str) -> EntryError {
     EntryError::Corrupt(Corrupt::new(format!("tar offset {at}"), what))
 }
 
 /// One checked header block; none for the two blocks of zeros that end the stream.
-fn read_header(stream: &mut impl Read, at: u64) -> Result<Option<Header>, EntryError> {
+pub(crate) fn read_header(stream: &mut impl Read, at: u64) -> Result<Option<Header>, EntryError> {
     let mut header = Header::new_ustar();
     stream.read_exact(header.as_mut_bytes())?;
     if header.as_bytes().iter().all(|b| *b == 0) {
@@ -319,8 +341,14 @@ impl EntryKind {
         }
     }
 
-    fn of(kind: EntryType) -> Option<Self> {
-        Some(match kind {
+    fn of_header(header: &Header, at: u64) -> Result<Self, EntryError> {
+        Ok(match header.entry_type() {
+            // A directory, from before there was a type for them.
+            EntryType::Regular
+                if header.as_old().linkflag == [0] && header.path_bytes().ends_with(b"/") =>
+            {
+                Self::Directory
+            }
             EntryType::Regular => Self::File,
             EntryType::Link => Self::HardLink,
             EntryType::Symlink => Self::Symlink,
@@ -328,9 +356,26 @@ impl EntryKind {
             EntryType::Block => Self::BlockDevice,
             EntryType::Directory => Self::Directory,
             EntryType::Fifo => Self::Fifo,
-            _ => return None,
+            other => return Err(corrupt(at, &unknown_type(other.as_byte()))),
         })
     }
+}
+
+/// What a type is that is not taken, and how an archive is written without it.
+fn unknown_type(byte: u8) -> String {
+    let what = match byte {
+        b'D' => "a directory of an incremental dump; archives must be complete",
+        b'M' => "the rest of a file from another volume; archives must have one volume",
+        b'S' => "a file with holes in GNU tar's old form; write it with --format=posix",
+        b'V' => "a volume label; write it without --label",
+        _ => {
+            return format!(
+                "an entry of the unknown type {:?}",
+                byte.escape_ascii().to_string()
+            );
+        }
+    };
+    format!("an entry of the type {:?}: {what}", char::from(byte))
 }
 
 /// Checks that a path names something below the root, in one way only.

@@ -14,12 +14,11 @@ use proptest::prelude::*;
 use crate::archive_writer::ArchiveWriter;
 use crate::builder::EntryEnd;
 use crate::codec::{Codec, Squeezer};
-use crate::crafted::{archive_of, entry, file, link, object_of, raw_archive, unpack_all};
+use crate::crafted::{archive_of, entry, file, link, manifest, object_of, raw_archive, unpack_all};
 use crate::digest::sha256;
 use crate::entry::{Entry, EntryKind};
 use crate::error::RestoreError;
 use crate::index::{IndexEntry, IndexMember, IndexWriter};
-use crate::manifest::{Counts, FORMAT_VERSION, Manifest, ObjectRef, Sample, Source};
 use crate::{Meter, Unpacked, verify_content, verify_index};
 
 /// A target with something beside it that must not change.
@@ -262,41 +261,6 @@ fn an_extended_header_of_gigabytes_is_not_read() {
         panic!("{done:?}");
     };
     assert!(corrupt.what.contains("impossible size"), "{corrupt}");
-}
-
-fn manifest() -> Manifest {
-    let object = || ObjectRef {
-        key: "k".into(),
-        bytes: 1,
-        sha256: "0".repeat(64),
-    };
-    Manifest {
-        format_version: FORMAT_VERSION,
-        codec: Codec::Gzip,
-        features: Vec::new(),
-        archive: object(),
-        index: object(),
-        counts: Counts {
-            entries: 10,
-            members: 10,
-            ..Counts::default()
-        },
-        logical_bytes: 100,
-        tar_bytes: 1 << 20,
-        source: Source {
-            namespace: "n".into(),
-            pvc: "p".into(),
-            backup: "b".into(),
-            uid: "u".into(),
-            policy: None,
-        },
-        started_at: jiff::Timestamp::UNIX_EPOCH,
-        finished_at: jiff::Timestamp::UNIX_EPOCH,
-        duration_ms: 0,
-        tool: "t".into(),
-        torn: Sample::default(),
-        skipped: Sample::default(),
-    }
 }
 
 fn gzip(bytes: impl Iterator<Item = Vec<u8>>) -> Vec<u8> {

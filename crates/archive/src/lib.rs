@@ -7,6 +7,7 @@
 //! format is described in `docs/format.md`. Nothing here knows of Kubernetes or of where the bytes
 //! live.
 
+mod acl;
 mod ahead;
 #[cfg(test)]
 mod archive_writer;
@@ -21,6 +22,7 @@ mod entry;
 mod error;
 mod follow;
 mod index;
+mod leading;
 mod links;
 mod loss;
 mod manifest;
@@ -33,6 +35,7 @@ mod needed;
 mod output;
 mod pack;
 mod pax;
+mod pax_xattr;
 mod place;
 mod plan;
 mod profile;
@@ -74,6 +77,12 @@ pub use verify::{verify_archive, verify_index, verify_members, verify_object};
 mod content_tests;
 #[cfg(test)]
 mod crafted;
+#[cfg(test)]
+mod foreign;
+#[cfg(test)]
+mod foreign_refusals;
+#[cfg(test)]
+mod foreign_tests;
 #[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]

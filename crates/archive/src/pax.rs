@@ -1,13 +1,22 @@
 //! Extended header records (POSIX pax): what does not fit a tar header.
 
-use crate::error::shown;
 use crate::meta::Time;
-use crate::xattr::{Xattrs, is_kept};
+use crate::pax_xattr::{FoundXattrs, key_of};
+use crate::xattr::Xattrs;
 
-/// Prefix of the records that GNU tar and bsdtar keep extended attributes in.
-const XATTR_PREFIX: &[u8] = b"SCHILY.xattr.";
 /// Prefix of the records of files with holes.
 const SPARSE_PREFIX: &[u8] = b"GNU.sparse.";
+/// Keys of what is not kept, which other tools write: further times, names of owners, inode flags.
+const NOT_KEPT: [&[u8]; 8] = [
+    b"atime",
+    b"ctime",
+    b"comment",
+    b"gname",
+    b"hdrcharset",
+    b"uname",
+    b"LIBARCHIVE.creationtime",
+    b"SCHILY.fflags",
+];
 
 /// Values that override or complete a tar header.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -21,6 +30,8 @@ pub(crate) struct PaxRecords {
     /// Name and size of a file with holes (source: GNU tar manual, "PAX Format, Version 1.0").
     pub(crate) sparse: Option<(Vec<u8>, u64)>,
     pub(crate) xattrs: Xattrs,
+    /// Of the mode, where an ACL as text tells them; never written.
+    pub(crate) permissions: Option<u32>,
 }
 
 /// Appends `<length> <key>=<value>\n`, where the length counts itself.
@@ -63,8 +74,7 @@ impl PaxRecords {
             push_record(&mut out, b"GNU.sparse.realsize", &number(*size));
         }
         for (name, value) in &self.xattrs {
-            let key = [XATTR_PREFIX, &escape_name(name)].concat();
-            push_record(&mut out, &key, value);
+            push_record(&mut out, &key_of(name), value);
         }
         out
     }
@@ -77,21 +87,18 @@ impl PaxRecords {
     pub(crate) fn decode(mut bytes: &[u8]) -> Result<Self, String> {
         let mut records = Self::default();
         let mut sparse = SparseRecords::default();
+        let mut xattrs = FoundXattrs::default();
         while !bytes.is_empty() {
             let (key, value, rest) = split_record(bytes).ok_or("a malformed extended header")?;
             bytes = rest;
             match key.strip_prefix(SPARSE_PREFIX) {
                 Some(key) => sparse.take(key, value)?,
+                None if xattrs.take(key, value)? => {}
                 None => records.take(key, value)?,
             }
         }
         records.sparse = sparse.finish()?;
-        let mut names: Vec<_> = records.xattrs.iter().map(|(name, _)| name).collect();
-        names.sort_unstable();
-        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-            let name = shown(twice[0]);
-            return Err(format!("the extended attribute {name:?} twice"));
-        }
+        (records.xattrs, records.permissions) = xattrs.finish()?;
         Ok(records)
     }
 
@@ -111,19 +118,11 @@ impl PaxRecords {
             b"mtime" => {
                 self.mtime = Some(text.ok().and_then(decode_time).ok_or_else(bad)?);
             }
-            _ => match key.strip_prefix(XATTR_PREFIX) {
-                Some(name) => {
-                    let name = unescape_name(name).ok_or_else(bad)?;
-                    if !is_kept(&name) {
-                        let name = shown(&name);
-                        return Err(format!(
-                            "the extended attribute {name:?}, which is not kept"
-                        ));
-                    }
-                    self.xattrs.push((name, value.to_vec()));
-                }
-                None => return Err(format!("the unknown extended header {}", bad())),
-            },
+            _ if NOT_KEPT.contains(&key) => {}
+            _ => {
+                let bad = bad();
+                return Err(format!("{bad}, which may change what the entry means"));
+            }
         }
         Ok(())
     }
@@ -147,7 +146,10 @@ impl SparseRecords {
             (b"realsize", _) => self.size = parse(std::str::from_utf8(value)),
             _ => {
                 let key = key.escape_ascii();
-                return Err(format!("an unknown form of files with holes: {key}"));
+                return Err(format!(
+                    "an unknown form of files with holes, GNU.sparse.{key}; GNU tar writes the known \
+                     one with --format=posix --sparse-version=1.0"
+                ));
             }
         }
         Ok(())
@@ -209,36 +211,6 @@ fn decode_time(text: &str) -> Option<Time> {
         seconds: i64::try_from(nanos.div_euclid(1_000_000_000)).ok()?,
         nanoseconds: u32::try_from(nanos.rem_euclid(1_000_000_000)).ok()?,
     })
-}
-
-/// A record's key ends at the first `=`, so GNU tar writes `=` and `%` in names as `%3D`, `%25`.
-fn escape_name(name: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(name.len());
-    for byte in name {
-        match byte {
-            b'%' => out.extend_from_slice(b"%25"),
-            b'=' => out.extend_from_slice(b"%3D"),
-            other => out.push(*other),
-        }
-    }
-    out
-}
-
-fn unescape_name(mut name: &[u8]) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(name.len());
-    while let Some((first, rest)) = name.split_first() {
-        name = rest;
-        if *first != b'%' {
-            out.push(*first);
-            continue;
-        }
-        match name.split_at_checked(2)? {
-            (b"25", rest) => (out.push(b'%'), name = rest).1,
-            (b"3D", rest) => (out.push(b'='), name = rest).1,
-            _ => return None,
-        }
-    }
-    (!out.is_empty() && !out.contains(&0)).then_some(out)
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ pub(crate) struct Place {
     pub(crate) dir: tempfile::TempDir,
     codec: Codec,
     pub(crate) archive: Vec<u8>,
-    index: Vec<u8>,
+    pub(crate) index: Vec<u8>,
     selection: Selection,
     pub(crate) survey: Survey,
 }
@@ -31,23 +31,35 @@ impl Place {
     }
 
     pub(crate) fn with(codec: Codec, make: impl FnOnce(&Path)) -> Self {
+        Self::written(codec, make, |source| {
+            let source = fs::File::open(source).unwrap();
+            let (mut archive, mut index) = (Vec::new(), Vec::new());
+            pack(
+                source.into(),
+                codec,
+                &mut archive,
+                &mut index,
+                &mut |_, _| {},
+                &Meter::default(),
+                &GO,
+            )
+            .unwrap();
+            (archive, index)
+        })
+    }
+
+    /// A source, of which `write` gives the archive and its index, and an empty target.
+    pub(crate) fn written(
+        codec: Codec,
+        make: impl FnOnce(&Path),
+        write: impl FnOnce(&Path) -> (Vec<u8>, Vec<u8>),
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for name in ["source", "target"] {
             fs::create_dir(dir.path().join(name)).unwrap();
         }
         make(&dir.path().join("source"));
-        let source = fs::File::open(dir.path().join("source")).unwrap();
-        let (mut archive, mut index) = (Vec::new(), Vec::new());
-        pack(
-            source.into(),
-            codec,
-            &mut archive,
-            &mut index,
-            &mut |_, _| {},
-            &Meter::default(),
-            &GO,
-        )
-        .unwrap();
+        let (archive, index) = write(&dir.path().join("source"));
         let mut place = Self {
             dir,
             codec,

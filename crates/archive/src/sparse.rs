@@ -2,6 +2,7 @@
 //! manual, "PAX Format, Versions 0.0, 0.1 and 1.0").
 
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
@@ -30,7 +31,7 @@ impl Segment {
 /// Where a file holds data: between that there are holes, which read as zeros.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SparseMap {
-    /// In order, apart from each other and not empty.
+    /// In order and apart from each other. Some are of nothing, as a map tells where a file ends.
     data: Vec<Segment>,
     /// Size of the file.
     size: u64,
@@ -38,11 +39,14 @@ pub(crate) struct SparseMap {
 
 impl SparseMap {
     /// Where an open file of this size holds data; none when it has no holes, or its file system does
-    /// not tell of any. Moves the file's position.
-    pub(crate) fn of(file: impl AsFd, size: u64) -> Option<Self> {
+    /// not tell of any, or `stop` says so. Moves the file's position.
+    pub(crate) fn of(file: impl AsFd, size: u64, stop: &AtomicBool) -> Option<Self> {
         let mut map = Gathered::default();
         let mut at = 0;
         while at < size {
+            if stop.load(Ordering::Relaxed) {
+                return None;
+            }
             let start = match seek(&file, SeekFrom::Data(at)) {
                 Ok(start) => start,
                 Err(Errno::NXIO) => break,
@@ -59,10 +63,14 @@ impl SparseMap {
             }
             at = end;
         }
-        let map = Self {
-            data: map.data,
-            size,
-        };
+        let mut data = map.data;
+        if data.last().is_none_or(|last| last.end() < size) {
+            data.push(Segment {
+                offset: size,
+                length: 0,
+            });
+        }
+        let map = Self { data, size };
         (map.hole_bytes() > 0).then_some(map)
     }
 
@@ -93,14 +101,8 @@ impl SparseMap {
     /// The map as it stands before the data: how many stretches, then start and length of each, a
     /// line for each number, filled up to whole blocks. A hole at the end is a stretch of nothing.
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let end = self.data.last().map_or(0, |last| last.end());
-        let last = Segment {
-            offset: self.size,
-            length: 0,
-        };
-        let last = (end < self.size).then_some(last);
-        let mut text = format!("{}\n", self.data.len() + usize::from(last.is_some()));
-        for segment in self.data.iter().chain(&last) {
+        let mut text = format!("{}\n", self.data.len());
+        for segment in &self.data {
             text.push_str(&format!("{}\n{}\n", segment.offset, segment.length));
         }
         let mut bytes = text.into_bytes();
@@ -210,17 +212,16 @@ impl MapReader {
                 offset: pair[0],
                 length: pair[1],
             };
-            let is_last = segment.length == 0 && segment.offset == self.size;
-            if segment.length > 0 && segment.offset >= end && end.is_multiple_of(BLOCK_BYTES as u64)
-            {
-                end = segment
-                    .offset
-                    .checked_add(segment.length)
-                    .ok_or("a map of holes beyond all sizes")?;
-                data.push(segment);
-            } else if !is_last {
+            // GNU tar tells where a file ends behind data too, and bsdtar of nothing before a hole.
+            let is_aligned = end.is_multiple_of(BLOCK_BYTES as u64) || segment.length == 0;
+            if segment.offset < end || !is_aligned {
                 return Err("a map of holes that is out of order");
             }
+            end = segment
+                .offset
+                .checked_add(segment.length)
+                .ok_or("a map of holes beyond all sizes")?;
+            data.push(segment);
         }
         let map = SparseMap {
             data,
@@ -247,6 +248,8 @@ mod tests {
 
     use super::*;
 
+    static GO: AtomicBool = AtomicBool::new(false);
+
     fn read(size: u64, stored: u64, bytes: &[u8]) -> Result<Option<SparseMap>, &'static str> {
         let mut reader = MapReader::new(size, stored);
         for block in bytes.chunks(BLOCK_BYTES) {
@@ -258,8 +261,8 @@ mod tests {
     }
 
     fn maps() -> impl Strategy<Value = SparseMap> {
-        let parts = prop::collection::vec((1..99_u64, 1..99_u64), 0..60);
-        (parts, 0..99_u64, 0..512_u64).prop_map(|(parts, hole, cut)| {
+        let parts = prop::collection::vec((1..99_u64, 0..99_u64), 0..60);
+        (parts, 0..99_u64, 0..512_u64, any::<bool>()).prop_map(|(parts, hole, cut, has_end)| {
             let mut data = Vec::new();
             let mut end = 0;
             for (hole, length) in parts {
@@ -271,10 +274,17 @@ mod tests {
             if hole == 0
                 && let Some(last) = data.last_mut()
             {
+                let cut = cut.min(last.length);
                 last.length -= cut;
                 end -= cut;
             }
             let size = end + hole * 777;
+            if has_end {
+                data.push(Segment {
+                    offset: size,
+                    length: 0,
+                });
+            }
             SparseMap { data, size }
         })
     }
@@ -303,7 +313,7 @@ mod tests {
             if let Ok(Some(read)) = read(size, map.stored_bytes(), &bytes) {
                 let mut end = 0;
                 for segment in read.data() {
-                    prop_assert!(segment.offset >= end && segment.length > 0);
+                    prop_assert!(segment.offset >= end);
                     end = segment.end();
                 }
                 prop_assert!(end <= size);
@@ -319,6 +329,31 @@ mod tests {
         block[..3].copy_from_slice(b"-1\n");
         assert!(read(1 << 40, 1 << 30, &block).is_err());
         assert!(read(1 << 40, 1 << 30, &[b'1'; BLOCK_BYTES]).is_err());
+    }
+
+    #[test]
+    fn a_map_out_of_order_is_refused() {
+        let refused = |numbers: &[u64]| {
+            let mut text = format!("{}\n", numbers.len() / 2);
+            numbers
+                .iter()
+                .for_each(|n| text.push_str(&format!("{n}\n")));
+            let mut block = text.into_bytes();
+            block.resize(BLOCK_BYTES, 0);
+            let data: u64 = numbers.chunks(2).map(|pair| pair[1]).sum();
+            read(4096, 512 + data, &block).is_err()
+        };
+        assert!(!refused(&[0, 0, 512, 512, 2048, 100, 4096, 0]));
+        for numbers in [
+            &[512, 512, 0, 512][..],
+            &[0, 1024, 512, 512],
+            &[0, 100, 512, 512],
+            &[512, 512, 100, 0],
+            &[4096, 512],
+            &[4097, 0],
+        ] {
+            assert!(refused(numbers), "{numbers:?}");
+        }
     }
 
     #[test]
@@ -343,18 +378,36 @@ mod tests {
     fn a_file_without_holes_has_no_map() {
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(&[1; 70_000], 0).unwrap();
-        assert_eq!(SparseMap::of(&file, 70_000), None);
-        assert_eq!(SparseMap::of(&file, 0), None);
-        let hole = tempfile::tempfile().unwrap();
-        hole.set_len(1 << 20).unwrap();
-        assert_eq!(SparseMap::of(&hole, 1 << 20), None);
+        assert_eq!(SparseMap::of(&file, 70_000, &GO), None);
+        assert_eq!(SparseMap::of(&file, 0, &GO), None);
+        assert!(SparseMap::of(File::open("/proc/self/stat").unwrap(), 100, &GO).is_none());
+    }
+
+    #[test]
+    fn a_map_tells_of_the_hole_at_the_end() {
+        let file = tempfile::tempfile().unwrap();
         file.set_len(1 << 20).unwrap();
-        let map = SparseMap::of(&file, 1 << 20).unwrap();
-        let data = [Segment {
+        let end = Segment {
+            offset: 1 << 20,
+            length: 0,
+        };
+        let map = SparseMap::of(&file, 1 << 20, &GO).unwrap();
+        assert_eq!(map.data(), [end]);
+        file.write_all_at(&[1; 70_000], 0).unwrap();
+        let map = SparseMap::of(&file, 1 << 20, &GO).unwrap();
+        let start = Segment {
             offset: 0,
             length: 73_728,
-        }];
-        assert_eq!(map.data(), data);
-        assert!(SparseMap::of(File::open("/proc/self/stat").unwrap(), 100).is_none());
+        };
+        assert_eq!(map.data(), [start, end]);
+        assert!(map.encode().starts_with(b"2\n0\n73728\n1048576\n0\n\0"));
+    }
+
+    #[test]
+    fn a_stop_ends_the_search_for_holes() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 20).unwrap();
+        let stop = AtomicBool::new(true);
+        assert_eq!(SparseMap::of(&file, 1 << 20, &stop), None);
     }
 }

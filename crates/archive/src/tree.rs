@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -13,6 +14,8 @@ use rustix::fs::{
     AtFlags, CWD, Mode, Timespec, Timestamps, XattrFlags, lgetxattr, llistxattr, lsetxattr,
     mkfifoat, utimensat,
 };
+
+use crate::sparse::SparseMap;
 
 #[derive(Debug, Clone)]
 pub(crate) enum Kind {
@@ -111,9 +114,13 @@ fn attributes(path: &Path, node: &Node) {
 }
 
 pub(crate) fn set_mtime(path: &Path, seconds: i64) {
+    set_time(path, seconds, seconds % 1_000_000_000);
+}
+
+pub(crate) fn set_time(path: &Path, seconds: i64, nanoseconds: i64) {
     let time = Timespec {
         tv_sec: seconds,
-        tv_nsec: seconds % 1_000_000_000,
+        tv_nsec: nanoseconds,
     };
     let times = Timestamps {
         last_access: time,
@@ -125,15 +132,22 @@ pub(crate) fn set_mtime(path: &Path, seconds: i64) {
 /// Everything that a backup keeps of one file, and which names are the same file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Seen {
-    mode: u32,
+    pub(crate) mode: u32,
     owner: (u32, u32),
+    device: u64,
     pub(crate) mtime: (i64, i64),
+    /// Of a very large file, size and what stands outside its holes.
     pub(crate) content: Vec<u8>,
-    same_as: PathBuf,
-    xattrs: BTreeMap<OsString, Vec<u8>>,
+    pub(crate) same_as: PathBuf,
+    pub(crate) xattrs: BTreeMap<OsString, Vec<u8>>,
 }
 
 impl Seen {
+    /// The larger number of its user and its group.
+    pub(crate) fn largest_owner(&self) -> u32 {
+        self.owner.0.max(self.owner.1)
+    }
+
     pub(crate) fn is_dir(&self) -> bool {
         self.mode & 0o170_000 == 0o040_000
     }
@@ -163,8 +177,26 @@ pub(crate) fn snapshot(root: &Path) -> BTreeMap<PathBuf, Seen> {
     seen.collect()
 }
 
+/// Larger files are not held in memory.
+const LARGE_BYTES: u64 = 64 << 20;
+
+fn outside_holes(path: &Path, size: u64) -> Vec<u8> {
+    let file = fs::File::open(path).unwrap();
+    let mut found = size.to_le_bytes().to_vec();
+    let map = SparseMap::of(&file, size, &AtomicBool::new(false)).unwrap();
+    for segment in map.data() {
+        let mut data = vec![0; usize::try_from(segment.length).unwrap()];
+        file.read_exact_at(&mut data, segment.offset).unwrap();
+        found.extend_from_slice(&segment.offset.to_le_bytes());
+        found.extend(data);
+    }
+    found
+}
+
 fn look(path: &Path, meta: &fs::Metadata, same_as: PathBuf) -> Seen {
-    let content = if meta.is_file() {
+    let content = if meta.len() > LARGE_BYTES {
+        outside_holes(path, meta.len())
+    } else if meta.is_file() {
         fs::read(path).unwrap()
     } else if meta.is_symlink() {
         fs::read_link(path).unwrap().into_os_string().into_vec()
@@ -185,6 +217,7 @@ fn look(path: &Path, meta: &fs::Metadata, same_as: PathBuf) -> Seen {
     Seen {
         mode: meta.mode(),
         owner: (meta.uid(), meta.gid()),
+        device: meta.rdev(),
         mtime: (meta.mtime(), meta.mtime_nsec()),
         content,
         same_as,

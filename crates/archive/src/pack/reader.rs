@@ -316,7 +316,7 @@ impl<'r> Reader<'r> {
     ) -> Result<bool, Fault> {
         let xattrs = std::mem::take(&mut looked.xattrs);
         let mut entry = entry_of(found.path.clone(), EntryKind::File, &looked.meta, xattrs);
-        let map = SparseMap::of(&found.file, entry.size);
+        let map = SparseMap::of(&found.file, entry.size, self.shared.stop);
         entry.stored = map.as_ref().map(SparseMap::stored_bytes);
         self.begin(&entry)?;
         let (digest, whole) = self.stream(&mut found.file, entry.size, map.as_ref())?;

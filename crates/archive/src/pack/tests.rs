@@ -8,10 +8,12 @@ use std::path::Path;
 use std::io;
 use std::sync::atomic::Ordering;
 
+use rustix::fs::{XattrFlags, fsetxattr};
 use rustix::io::Errno;
 
 use super::reader::Item;
 use super::*;
+use crate::index::IndexReader;
 
 /// What a pack told, and the entries it wrote, when `change` happens between the look at the
 /// only name and its reading.
@@ -152,6 +154,27 @@ fn the_archive_of_a_tree_is_the_same_each_time() {
         for _ in 0..3 {
             assert!(packed(codec, tree.path()) == first);
         }
+    }
+}
+
+#[test]
+fn attributes_that_the_walk_did_not_count_make_no_member_larger() {
+    let tree = tempfile::tempdir().unwrap();
+    for n in 0..2_500 {
+        let path = tree.path().join(format!("{n}"));
+        let file = File::create(path).unwrap();
+        fsetxattr(&file, "user.x", &[b'x'; 3_500], XattrFlags::empty()).unwrap();
+    }
+    for codec in Codec::ALL {
+        let (_, index) = packed(codec, tree.path());
+        let mut lines = IndexReader::new(&index[..]);
+        let mut members = 0;
+        while let Some(member) = lines.next_member().unwrap() {
+            members += 1;
+            let largest = codec.piece_size().largest_bytes as u64;
+            assert!(member.tar_size <= largest, "{member:?}");
+        }
+        assert!(members > 1);
     }
 }
 
