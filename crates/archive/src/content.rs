@@ -56,7 +56,7 @@ pub fn verify_content<I: Read + Send>(
         (meter, stop),
         |stream| verify_entries(stream, expected),
     )?;
-    hash_up_to(&mut archive, u64::MAX, &mut [], stop)?;
+    hash_up_to(&mut archive, u64::MAX, None, stop)?;
     let (bytes, sha256) = archive.finish();
     compare(expected, bytes, &sha256)?;
     Ok(verified)

@@ -24,40 +24,49 @@ pub fn verify_object(
     stop: &AtomicBool,
 ) -> Result<(), RestoreError> {
     let mut hash = Sha256::new();
-    let bytes = hash_up_to(&mut object, u64::MAX, &mut [&mut hash], stop)?;
+    let bytes = hash_up_to(&mut object, u64::MAX, Some(&mut hash), stop)?;
     compare(expected, bytes, &hex_of(hash))
 }
 
-/// Compares the stored archive with its size and digest in the manifest, and names the first
-/// damaged member when they differ.
+/// Compares the stored archive with its size and digest in the manifest; when they differ, reads it
+/// again and names the first damaged member.
+///
+/// `archives` are two readers of it.
 ///
 /// # Assumptions
 /// The index was checked before.
-pub fn verify_archive(
-    mut archive: impl Read,
+pub fn verify_archive<A: Read>(
+    archives: [A; 2],
     index: impl Read,
     expected: &ObjectRef,
     stop: &AtomicBool,
 ) -> Result<(), RestoreError> {
+    let [archive, again] = archives;
+    match verify_object(archive, expected, stop) {
+        Err(RestoreError::Corrupt(corrupt)) => {
+            let damaged = damaged_member(again, index, stop)?;
+            let place = damaged.map(|member| format!("{}, {}", corrupt.place, place_of(&member)));
+            Err(Corrupt::new(place.unwrap_or(corrupt.place), corrupt.what).into())
+        }
+        other => other,
+    }
+}
+
+/// The first member whose digest is not that of the index.
+fn damaged_member(
+    mut archive: impl Read,
+    index: impl Read,
+    stop: &AtomicBool,
+) -> Result<Option<IndexMember>, RestoreError> {
     let mut index = IndexReader::new(index);
-    let mut whole = Sha256::new();
-    let mut bytes = 0;
-    let mut damaged: Option<IndexMember> = None;
     while let Some(member) = index.next_member()? {
         let mut own = Sha256::new();
-        bytes += hash_up_to(&mut archive, member.size, &mut [&mut whole, &mut own], stop)?;
-        if damaged.is_none() && hex_of(own) != member.sha256 {
-            damaged = Some(member);
+        hash_up_to(&mut archive, member.size, Some(&mut own), stop)?;
+        if hex_of(own) != member.sha256 {
+            return Ok(Some(member));
         }
     }
-    bytes += hash_up_to(&mut archive, u64::MAX, &mut [&mut whole], stop)?;
-    compare(expected, bytes, &hex_of(whole)).map_err(|error| match (error, &damaged) {
-        (RestoreError::Corrupt(corrupt), Some(member)) => RestoreError::Corrupt(Corrupt::new(
-            format!("{}, {}", corrupt.place, place_of(member)),
-            corrupt.what,
-        )),
-        (other, _) => other,
-    })
+    Ok(None)
 }
 
 /// Compares the members that hold what `survey` takes with their digests in the index.
@@ -82,7 +91,7 @@ pub fn verify_members(
         }
         archive.pass(std::mem::take(&mut between))?;
         let mut own = Sha256::new();
-        let bytes = hash_up_to(&mut archive, member.size, &mut [&mut own], stop)?;
+        let bytes = hash_up_to(&mut archive, member.size, Some(&mut own), stop)?;
         if bytes != member.size || hex_of(own) != member.sha256 {
             let place = format!("{}, {}", expected.key, place_of(&member));
             return Err(Corrupt::new(place, "its bytes are not those that were written").into());
@@ -107,11 +116,11 @@ pub(crate) fn compare(expected: &ObjectRef, bytes: u64, sha256: &str) -> Result<
     Ok(())
 }
 
-/// Reads at most `limit` bytes into the digests; gives how many there were.
+/// Reads at most `limit` bytes, into a digest if one is given; gives how many there were.
 pub(crate) fn hash_up_to(
     object: &mut impl Read,
     limit: u64,
-    hashes: &mut [&mut Sha256],
+    mut hash: Option<&mut Sha256>,
     stop: &AtomicBool,
 ) -> Result<u64, RestoreError> {
     let mut buffer = vec![0; PIECE_BYTES];
@@ -128,7 +137,7 @@ pub(crate) fn hash_up_to(
         if read == 0 {
             break;
         }
-        for hash in hashes.iter_mut() {
+        if let Some(hash) = &mut hash {
             hash.update(&buffer[..read]);
         }
         bytes += read as u64;

@@ -213,8 +213,8 @@ impl Restore<'_> {
         let _digesting = meter.time(Phase::Digest);
         let expected = &manifest.archive;
         if self.survey.needs_all() {
-            return verify_archive(get(storage, expected)?, index()?, expected, stop)
-                .map_err(fault);
+            let archives = [get(storage, expected)?, get(storage, expected)?];
+            return verify_archive(archives, index()?, expected, stop).map_err(fault);
         }
         let archive = Stretches::new(storage, expected);
         verify_members(archive, index()?, expected, &self.survey, stop).map_err(fault)

@@ -13,7 +13,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::fresh::FreshFile;
-use crate::upload::FileUpload;
+use crate::upload::{FileUpload, WriteBehind};
 use crate::{ObjectInfo, Storage, StorageError, Upload};
 
 /// Starts every temporary name; no key part may start with a dot.
@@ -142,6 +142,7 @@ impl Storage for Directory {
             temporary,
             name: name.to_owned(),
             pending: true,
+            behind: WriteBehind::default(),
         }))
     }
 

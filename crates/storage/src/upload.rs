@@ -1,8 +1,11 @@
 use std::fs::File;
 use std::io::{self, Write};
+use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, RenameFlags, fstat, fsync, linkat, renameat_with, unlinkat};
+use rustix::fs::{
+    Advice, AtFlags, RenameFlags, fadvise, fstat, fsync, linkat, renameat_with, unlinkat,
+};
 use rustix::io::Errno;
 
 use crate::directory::info_of;
@@ -17,13 +20,38 @@ pub(crate) struct FileUpload {
     pub(crate) name: String,
     /// Whether the temporary name still stands.
     pub(crate) pending: bool,
+    pub(crate) behind: WriteBehind,
+}
+
+/// Bytes that are written before the kernel is told to begin with them.
+const BEHIND_BYTES: u64 = 8 << 20;
+
+/// Lets the kernel write a growing file back as it grows, and not all of it at the end.
+#[derive(Default)]
+pub(crate) struct WriteBehind {
+    written: u64,
+    told: u64,
+}
+
+impl WriteBehind {
+    fn wrote(&mut self, file: &File, bytes: usize) {
+        self.written += bytes as u64;
+        if self.written - self.told < BEHIND_BYTES {
+            return;
+        }
+        // What is dirty cannot be dropped, so this begins to write it, and waits for nothing.
+        let length = NonZeroU64::new(self.written - self.told);
+        let _ = fadvise(file, self.told, length, Advice::DontNeed);
+        self.told = self.written;
+    }
 }
 
 impl Write for FileUpload {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file
-            .write(bytes)
-            .map_err(|e| StorageError::of_os("write", &self.key, e).into_io())
+        let fault = |e| StorageError::of_os("write", &self.key, e).into_io();
+        let written = self.file.write(bytes).map_err(fault)?;
+        self.behind.wrote(&self.file, written);
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
