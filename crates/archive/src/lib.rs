@@ -1,7 +1,7 @@
 //! The archive engine: walk, tar, compression, index, verification.
 //!
 //! [`pack`] writes a directory tree as an archive and its index; [`verify_object`],
-//! [`verify_index`], [`verify_archive`] and [`verify_content`] check what is stored against a
+//! [`verify_index`], [`verify_members`] and [`verify_content`] check what is stored against a
 //! [`Manifest`]; [`unpack`] writes an archive into a [`Target`], after [`plan`] has looked whether
 //! it can; [`compare`] tells how the two differ, and [`undo`] takes back what was not finished. The
 //! format is described in `docs/format.md`. Nothing here knows of Kubernetes or of where the bytes
@@ -71,7 +71,7 @@ pub use select::{InvalidGlob, Selection, Survey};
 pub use target::{Content, Target};
 pub use undo::{Undone, undo};
 pub use unpack::{Job, Try, Unpacked, unpack};
-pub use verify::{verify_archive, verify_index, verify_members, verify_object};
+pub use verify::{locate_damage, verify_index, verify_members, verify_object};
 
 #[cfg(test)]
 mod content_tests;

@@ -28,27 +28,23 @@ pub fn verify_object(
     compare(expected, bytes, &hex_of(hash))
 }
 
-/// Compares the stored archive with its size and digest in the manifest; when they differ, reads it
-/// again and names the first damaged member.
-///
-/// `archives` are two readers of it.
+/// Adds to what is wrong with a whole archive which member of it is damaged first.
 ///
 /// # Assumptions
 /// The index was checked before.
-pub fn verify_archive<A: Read>(
-    archives: [A; 2],
+pub fn locate_damage(
+    corrupt: Corrupt,
+    archive: impl Read,
     index: impl Read,
-    expected: &ObjectRef,
     stop: &AtomicBool,
-) -> Result<(), RestoreError> {
-    let [archive, again] = archives;
-    match verify_object(archive, expected, stop) {
-        Err(RestoreError::Corrupt(corrupt)) => {
-            let damaged = damaged_member(again, index, stop)?;
-            let place = damaged.map(|member| format!("{}, {}", corrupt.place, place_of(&member)));
-            Err(Corrupt::new(place.unwrap_or(corrupt.place), corrupt.what).into())
+) -> RestoreError {
+    match damaged_member(archive, index, stop) {
+        Ok(Some(member)) => {
+            let place = format!("{}, {}", corrupt.place, place_of(&member));
+            Corrupt::new(place, corrupt.what).into()
         }
-        other => other,
+        Ok(None) => corrupt.into(),
+        Err(error) => error,
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use tidelock_archive::{
     Changes, Comparison, Content, Finished, Job, Losses, Manifest, Overwrite, Phase, Plan, Reading,
-    RestoreError, Selection, Stage, Survey, Target, Try, compare, plan, unpack, verify_archive,
+    RestoreError, Selection, Stage, Survey, Target, Try, compare, locate_damage, plan, unpack,
     verify_index, verify_members, verify_object,
 };
 use tidelock_protocol::{
@@ -213,8 +213,13 @@ impl Restore<'_> {
         let _digesting = meter.time(Phase::Digest);
         let expected = &manifest.archive;
         if self.survey.needs_all() {
-            let archives = [get(storage, expected)?, get(storage, expected)?];
-            return verify_archive(archives, index()?, expected, stop).map_err(fault);
+            return match verify_object(get(storage, expected)?, expected, stop) {
+                Err(RestoreError::Corrupt(corrupt)) => {
+                    let archive = get(storage, expected)?;
+                    Err(fault(locate_damage(corrupt, archive, index()?, stop)))
+                }
+                other => other.map_err(fault),
+            };
         }
         let archive = Stretches::new(storage, expected);
         verify_members(archive, index()?, expected, &self.survey, stop).map_err(fault)
