@@ -27,6 +27,9 @@ use crate::owners;
 use crate::run::observe::is_finished;
 use crate::telemetry::reasons;
 
+/// Objects of a list that are asked for at once: all of them are held as they are, with all that a
+/// cache drops, before the first one is taken, and the memory for that is kept ever after.
+const PAGE: u32 = 100;
 /// Label that the Job controller puts on its pods.
 const JOB_NAME_LABEL: &str = "batch.kubernetes.io/job-name";
 
@@ -123,8 +126,8 @@ pub fn start(
         backups: backup_queue,
         restores: restore_queue,
     };
-    let ours = watcher::Config::default().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY}"));
-    let all = watcher::Config::default;
+    let all = || watcher::Config::default().page_size(PAGE);
+    let ours = all().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY}"));
     let (w, c) = (wakers.clone(), caches.clone());
     let policy_watch = follow(place, all(), policy_writer, move |o, _| w.policy(o, &c));
     let w = wakers.clone();
@@ -221,7 +224,8 @@ fn follow_claims(
     caches: Caches,
 ) -> impl Future<Output = ()> + Send + use<> {
     let api = place.api::<PartialObjectMeta<PersistentVolumeClaim>>();
-    let events = watcher::watcher(api, watcher::Config::default()).default_backoff();
+    let events =
+        watcher::watcher(api, watcher::Config::default().page_size(PAGE)).default_backoff();
     async move {
         let mut events = std::pin::pin!(events);
         while let Some(event) = next(&mut events, "PersistentVolumeClaim").await {
