@@ -46,6 +46,14 @@ impl Story {
         self.make(name, spec).await
     }
 
+    /// As [`Self::restore`], with so little processor time that its pod is seen to run and can be met
+    /// at work.
+    pub async fn slow_restore(&self, name: &str, backup: &str, claim: &str) -> Result<Restore> {
+        let slow = json!({"resources": {"limits": {"cpu": "200m", "memory": "128Mi"}}});
+        let spec = json!({"backupName": backup, "targetPVC": claim, "mover": slow});
+        self.make(name, spec).await
+    }
+
     /// Merges `patch` into the object `name`.
     pub async fn patch<K: Watched>(&self, name: &str, patch: Value) -> Result<K> {
         self.api()

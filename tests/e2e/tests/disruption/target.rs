@@ -19,7 +19,7 @@ async fn a_target_that_fills_up_during_a_restore_fails_it_and_is_empty_again() -
         }
         story.backup("now", json!({})).await?;
         completed(&story.wait_backup("now").await?)?;
-        story.restore("back", "now", "target").await?;
+        story.slow_restore("back", "now", "target").await?;
         let pod = story.wait_job_pod("back-restore").await?;
         // The checks have passed: it holds still while somebody else takes the space.
         until("the restore to write its first file", || {

@@ -214,10 +214,10 @@ async fn a_deleted_restore_pod_is_replaced_and_the_volume_ends_whole() -> Result
         let data = story.volume("data").await?;
         story.volume("backup-storage").await?;
         let target = story.volume("target").await?;
-        tree::fill_many(&data, 40_000)?;
+        tree::fill_many(&data, 10_000)?;
         story.backup("now", json!({})).await?;
         completed(&story.wait_backup("now").await?)?;
-        story.restore("back", "now", "target").await?;
+        story.slow_restore("back", "now", "target").await?;
         let pod = story.wait_job_pod("back-restore").await?;
         let pods = story.api::<k8s_openapi::api::core::v1::Pod>();
         let at_once = DeleteParams::default().grace_period(0);
