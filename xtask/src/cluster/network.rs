@@ -23,7 +23,12 @@ impl Cluster {
             ip(&all)
         };
         inside(&["link", "set", "lo", "up"])?;
-        inside(&["link", "add", BRIDGE, "type", "bridge"])?;
+        // Without one of its own, a bridge takes the least hardware address of its ports: it would
+        // change as pods come and go, and the other nodes would send to the old one for seconds.
+        let hardware = format!("02:00:0a:58:00:{:02x}", node.number);
+        inside(&[
+            "link", "add", BRIDGE, "address", &hardware, "type", "bridge",
+        ])?;
         let address = format!("{}/16", node.address());
         inside(&["address", "add", &address, "dev", BRIDGE])?;
         inside(&["link", "set", BRIDGE, "up"])?;
