@@ -102,8 +102,8 @@ pub fn write(root: &Path, path: &str, content: &[u8], mode: u32) -> Result<()> {
     Ok(())
 }
 
-/// A file of this many GiB that takes a mover some seconds to read, and next to no space: it has more
-/// holes than a map in an archive tells of, all of one size, and so they are read.
+/// A file of this many GiB that takes a mover some seconds to read, and some 150 MB of space: it has
+/// more holes than a map in an archive tells of, all of one size, and so they are read.
 pub fn long_read(root: &Path, gib: u64) -> Result<()> {
     let size = gib << 30;
     let file = File::create(root.join("hole.img"))?;
