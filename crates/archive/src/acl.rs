@@ -79,7 +79,7 @@ impl Acl {
 fn entry(line: &[u8]) -> Result<AclEntry, String> {
     let bad = || format!("an ACL with {:?}", shown(line));
     let text = std::str::from_utf8(line).map_err(|_| bad())?;
-    let parts: Vec<&str> = text.split(':').collect();
+    let parts: Vec<&str> = text.splitn(5, ':').collect();
     let (kind, name, permissions, told) = match parts[..] {
         [kind, name, permissions] => (kind, name, permissions, None),
         [kind, name, permissions, id] => (kind, name, permissions, Some(id)),

@@ -7,7 +7,7 @@ use tar::{EntryType, Header};
 use crate::error::Corrupt;
 use crate::leading::read_headers;
 use crate::meta::Time;
-use crate::pax::PaxRecords;
+use crate::pax::{PaxRecords, is_id};
 use crate::xattr::Xattrs;
 
 /// Tar counts in blocks.
@@ -145,9 +145,10 @@ impl Entry {
         };
         let id = |id: Option<u32>, field: &[u8]| match id {
             Some(id) => Ok(id),
-            None => number(field)?
-                .try_into()
-                .map_err(|_| corrupt(at, "an impossible owner")),
+            None => u32::try_from(number(field)?)
+                .ok()
+                .filter(is_id)
+                .ok_or_else(|| corrupt(at, "an impossible owner")),
         };
         let kind = EntryKind::of_header(header, at)?;
         if records.sparse.is_some() && kind != EntryKind::File {

@@ -113,8 +113,8 @@ impl PaxRecords {
             b"path" => self.path = Some(value.to_vec()),
             b"linkpath" => self.link = Some(value.to_vec()),
             b"size" => self.size = Some(parse(text).ok_or_else(bad)?),
-            b"uid" => self.uid = Some(parse(text).ok_or_else(bad)?),
-            b"gid" => self.gid = Some(parse(text).ok_or_else(bad)?),
+            b"uid" => self.uid = Some(parse(text).filter(is_id).ok_or_else(bad)?),
+            b"gid" => self.gid = Some(parse(text).filter(is_id).ok_or_else(bad)?),
             b"mtime" => {
                 self.mtime = Some(text.ok().and_then(decode_time).ok_or_else(bad)?);
             }
@@ -162,6 +162,11 @@ impl SparseRecords {
             _ => Err("a file with holes that is not told in full".to_owned()),
         }
     }
+}
+
+/// Whether it is the number of an owner: to the kernel, the largest one means that none is told.
+pub(crate) fn is_id(id: &u32) -> bool {
+    *id != u32::MAX
 }
 
 fn parse<T: std::str::FromStr>(text: Result<&str, std::str::Utf8Error>) -> Option<T> {

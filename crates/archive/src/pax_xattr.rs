@@ -15,6 +15,12 @@ const LIBARCHIVE_PREFIX: &[u8] = b"LIBARCHIVE.xattr.";
 const TEXT_ACL: &[u8] = b"SCHILY.acl.access";
 const TEXT_DEFAULT_ACL: &[u8] = b"SCHILY.acl.default";
 
+/// Bytes of all keys together: the kernel's list of names has 64 KiB, an escaped byte takes three,
+/// and each may come in two forms and has a prefix.
+const MAX_NAMES_BYTES: usize = 1 << 20;
+/// Bytes of an ACL as text: the kernel's form has 8 bytes for each entry, in 64 KiB.
+const MAX_ACL_BYTES: usize = 1 << 20;
+
 /// The key of an attribute.
 pub(crate) fn key_of(name: &[u8]) -> Vec<u8> {
     [PREFIX, &escape_name(name)].concat()
@@ -27,15 +33,21 @@ pub(crate) struct FoundXattrs<'h> {
     libarchive: Xattrs,
     acl: Option<&'h [u8]>,
     default_acl: Option<&'h [u8]>,
+    /// Bytes of all names.
+    names: usize,
 }
 
 impl<'h> FoundXattrs<'h> {
     /// Takes a record; false when it tells nothing of attributes.
     pub(crate) fn take(&mut self, key: &'h [u8], value: &'h [u8]) -> Result<bool, String> {
         match key {
-            TEXT_ACL => self.acl = Some(value),
-            TEXT_DEFAULT_ACL => self.default_acl = Some(value),
+            TEXT_ACL => once(&mut self.acl, key, value)?,
+            TEXT_DEFAULT_ACL => once(&mut self.default_acl, key, value)?,
             _ => {
+                self.names += key.len();
+                if self.names > MAX_NAMES_BYTES {
+                    return Err("more extended attributes than a file can have".to_owned());
+                }
                 if let Some(name) = key.strip_prefix(PREFIX) {
                     self.plain.push((name, value));
                 } else if let Some(name) = key.strip_prefix(LIBARCHIVE_PREFIX) {
@@ -60,9 +72,11 @@ impl<'h> FoundXattrs<'h> {
                 xattrs.push((name, value.to_vec()));
             }
         } else if !self.plain.is_empty() {
-            // How a name is escaped there depends on the version, so it is not looked at.
-            let values = xattrs.iter().map(|(_, value)| value.as_slice());
-            if !values.eq(self.plain.iter().map(|(_, value)| *value)) {
+            let mut both = xattrs.iter().zip(&self.plain);
+            let is_same = xattrs.len() == self.plain.len()
+                && both
+                    .all(|((name, value), (plain, other))| value == other && is_name(plain, name));
+            if !is_same {
                 return Err("extended attributes in two forms that differ".to_owned());
             }
         }
@@ -84,6 +98,35 @@ impl<'h> FoundXattrs<'h> {
         }
         Ok((xattrs, permissions))
     }
+}
+
+/// Whether it is the plain form of a name: how much of it is escaped depends on the version of bsdtar.
+fn is_name(mut plain: &[u8], name: &[u8]) -> bool {
+    let mut out = Vec::with_capacity(plain.len());
+    let raw = plain;
+    while let Some((first, rest)) = plain.split_first() {
+        let digits = rest.get(..2).filter(|_| *first == b'%');
+        match digits.and_then(|digits| hex::decode(digits).ok()) {
+            Some(byte) => {
+                out.extend(byte);
+                plain = &rest[2..];
+            }
+            None => {
+                out.push(*first);
+                plain = rest;
+            }
+        }
+    }
+    raw == name || out == name
+}
+
+/// Keeps an ACL as text, which comes once and is no longer than any that a file can have.
+fn once<'h>(slot: &mut Option<&'h [u8]>, key: &[u8], value: &'h [u8]) -> Result<(), String> {
+    if slot.is_some() || value.len() > MAX_ACL_BYTES {
+        return Err(bad(key));
+    }
+    *slot = Some(value);
+    Ok(())
 }
 
 /// Refuses attributes that are not kept, or come twice.
@@ -170,8 +213,9 @@ mod tests {
     #[test]
     fn two_forms_that_differ_are_refused() {
         let one = ("LIBARCHIVE.xattr.user.a", &b"dg"[..]);
-        let other: [&[(&str, &[u8])]; 2] = [
+        let other: [&[(&str, &[u8])]; 3] = [
             &[("SCHILY.xattr.user.a", b"w")],
+            &[("SCHILY.xattr.user.b", b"v")],
             &[("SCHILY.xattr.user.a", b"v"), ("SCHILY.xattr.user.b", b"v")],
         ];
         for other in other {
@@ -210,6 +254,10 @@ mod tests {
         let mode = &b"user::rw-\ngroup::r--\nother::---\n"[..];
         let none = told(&[("SCHILY.acl.access", mode)]);
         assert_eq!(none, Ok((Vec::new(), Some(0o640))));
+        let twice = ("SCHILY.acl.access", mode);
+        assert!(told(&[twice, twice]).is_err());
+        let long = b":".repeat(MAX_ACL_BYTES + 1);
+        assert!(told(&[("SCHILY.acl.access", &long)]).is_err());
         assert_eq!(told(&[("SCHILY.acl.default", mode)]).unwrap().0.len(), 1);
     }
 
@@ -220,6 +268,13 @@ mod tests {
         let both = told(&[("SCHILY.acl.access", text), kernel]);
         assert_eq!(both, Ok((vec![(ACL.to_vec(), b"acl".to_vec())], None)));
         assert!(told(&[("SCHILY.acl.access", text)]).is_err());
+    }
+
+    #[test]
+    fn names_beyond_any_list_of_the_kernel_are_refused() {
+        let mut found = FoundXattrs::default();
+        let taken = (0..1 << 20).find(|_| found.take(b"SCHILY.xattr.user.a", b"").is_err());
+        assert_eq!(taken, Some(MAX_NAMES_BYTES / b"SCHILY.xattr.user.a".len()));
     }
 
     #[test]

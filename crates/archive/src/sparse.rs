@@ -180,7 +180,8 @@ impl MapReader {
                     self.numbers.push(number);
                     self.digits.clear();
                 }
-                Some(digit @ b'0'..=b'9') if self.digits.len() < 20 => {
+                // In one way only, since a comparison writes the map again.
+                Some(digit @ b'0'..=b'9') if self.digits.len() < 20 && self.digits != "0" => {
                     self.digits.push(char::from(*digit));
                 }
                 Some(_) => return Err("a map of holes that holds something else"),
@@ -207,20 +208,22 @@ impl MapReader {
     fn map(&mut self) -> Result<SparseMap, &'static str> {
         let mut data = Vec::with_capacity(self.numbers.len() / 2);
         let mut end = 0_u64;
+        let mut is_aligned = true;
         for pair in self.numbers[1..].chunks_exact(2) {
             let segment = Segment {
                 offset: pair[0],
                 length: pair[1],
             };
             // GNU tar tells where a file ends behind data too, and bsdtar of nothing before a hole.
-            let is_aligned = end.is_multiple_of(BLOCK_BYTES as u64) || segment.length == 0;
-            if segment.offset < end || !is_aligned {
+            if segment.offset < end || !(is_aligned || segment.length == 0) {
                 return Err("a map of holes that is out of order");
             }
             end = segment
                 .offset
                 .checked_add(segment.length)
                 .ok_or("a map of holes beyond all sizes")?;
+            // Data goes on where the last data ended, whatever stretches of nothing are between.
+            is_aligned &= segment.length == 0 || end.is_multiple_of(BLOCK_BYTES as u64);
             data.push(segment);
         }
         let map = SparseMap {
@@ -332,6 +335,19 @@ mod tests {
     }
 
     #[test]
+    fn a_number_in_another_form_is_refused() {
+        for (text, is_refused) in [
+            ("1\n0\n512\n", false),
+            ("1\n00\n512\n", true),
+            ("1\n0\n0512\n", true),
+        ] {
+            let mut block = text.as_bytes().to_vec();
+            block.resize(BLOCK_BYTES, 0);
+            assert_eq!(read(4096, 1024, &block).is_err(), is_refused, "{text}");
+        }
+    }
+
+    #[test]
     fn a_map_out_of_order_is_refused() {
         let refused = |numbers: &[u64]| {
             let mut text = format!("{}\n", numbers.len() / 2);
@@ -348,6 +364,7 @@ mod tests {
             &[512, 512, 0, 512][..],
             &[0, 1024, 512, 512],
             &[0, 100, 512, 512],
+            &[0, 100, 512, 0, 1024, 5],
             &[512, 512, 100, 0],
             &[4096, 512],
             &[4097, 0],

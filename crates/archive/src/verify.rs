@@ -28,7 +28,8 @@ pub fn verify_object(
     compare(expected, bytes, &hex_of(hash))
 }
 
-/// Adds to what is wrong with a whole archive which member of it is damaged first.
+/// Adds to what is wrong with a whole archive which member of it is damaged first, where a second
+/// reading tells.
 ///
 /// # Assumptions
 /// The index was checked before.
@@ -43,8 +44,9 @@ pub fn locate_damage(
             let place = format!("{}, {}", corrupt.place, place_of(&member));
             Corrupt::new(place, corrupt.what).into()
         }
-        Ok(None) => corrupt.into(),
-        Err(error) => error,
+        Err(RestoreError::Stopped) => RestoreError::Stopped,
+        // It is damaged, whatever became of the second reading.
+        Ok(None) | Err(_) => corrupt.into(),
     }
 }
 

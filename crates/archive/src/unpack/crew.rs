@@ -209,7 +209,17 @@ impl<'f> Foreman<'f> {
 
     /// Hands a file out, now or with those that follow.
     pub(super) fn add(&mut self, file: NewFile) {
-        self.batch_bytes += file.content.len();
+        // Each batch holds on to one member, so that small files between large ones do not hold many.
+        if let Some(last) = self.batch.last()
+            && !Arc::ptr_eq(&last.loaded, &file.loaded)
+        {
+            self.hand_out();
+        }
+        let attributes = file.entry.xattrs.iter();
+        let attributes: usize = attributes
+            .map(|(name, value)| name.len() + value.len())
+            .sum();
+        self.batch_bytes += file.content.len() + attributes;
         self.batch.push(file);
         let is_full = self.batch.len() >= BATCH_FILES || self.batch_bytes >= BATCH_BYTES;
         if is_full || self.crew.writers == 0 {
