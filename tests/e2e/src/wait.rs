@@ -59,14 +59,22 @@ pub async fn until(what: &str, holds: impl Fn() -> Result<bool>) -> Result<()> {
     }
 }
 
-/// Waits until a restore has taken the target: it has made its checks, and writes.
+/// Waits until a restore writes the backup into `target`: its checks are made, and its marker in
+/// the root says so.
 pub async fn until_written(target: &Path) -> Result<()> {
     until("the restore to write", || {
-        let marked = tree::stored(target, "")?.iter().any(|path| {
-            let name = path.to_string_lossy();
-            name.starts_with(".tidelock-restore-")
-        });
-        Ok(marked)
+        for entry in std::fs::read_dir(target)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name.to_string_lossy().starts_with(".tidelock-restore-") {
+                // It may just have been replaced, or have gone.
+                let marker = std::fs::read_to_string(entry.path()).unwrap_or_default();
+                if marker.contains("\"stage\":\"Writing\"") {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     })
     .await
 }

@@ -53,7 +53,7 @@ async fn a_mover_that_is_killed_while_it_restores_is_replaced_and_restores_all()
         tree::long_read(&data, 2)?;
         story.backup("now", json!({})).await?;
         completed_once(&story, "now").await?;
-        story.restore("back", "now", "target").await?;
+        story.slow_restore("back", "now", "target").await?;
         let pod = story.wait_job_pod("back-restore").await?;
         until_written(&target).await?;
         ensure!(kill_processes(&pod)? > 0, "no mover was there to be killed");

@@ -59,7 +59,7 @@ async fn a_restore_that_ends_while_the_api_server_is_away_is_completed_once() ->
         let (_, storage) = backup_at_work(&story).await?;
         ended_by_one_pod(&story, &storage).await?;
         let target = story.volume("target").await?;
-        story.restore("back", "now", "target").await?;
+        story.slow_restore("back", "now", "target").await?;
         story.wait_job_pod("back-restore").await?;
         until_written(&target).await?;
         while_stopped(&["kube-apiserver"], || async {

@@ -74,7 +74,7 @@ async fn a_drain_moves_backup_and_restore_to_another_node_and_costs_no_try() -> 
         one_backup_stored(&storage)?;
 
         let pod = starting_on_the_second(|| async {
-            story.restore("back", "now", "target").await?;
+            story.slow_restore("back", "now", "target").await?;
             let pod = story.wait_job_pod("back-restore").await?;
             until_written(&target).await?;
             Ok(pod)

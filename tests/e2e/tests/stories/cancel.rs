@@ -79,7 +79,7 @@ fn is_empty(target: &std::path::Path) -> Result<()> {
 async fn a_cancelled_restore_leaves_its_target_empty_and_another_can_be_run() -> Result<()> {
     tell("cancel-restore", |story| async move {
         let (data, target) = long_restore(&story).await?;
-        story.restore("back", "now", "target").await?;
+        story.slow_restore("back", "now", "target").await?;
         wait::until_written(&target).await?;
         let cancel = json!({"spec": {"cancel": true}});
         story.patch::<Restore>("back", cancel).await?;
@@ -128,7 +128,7 @@ async fn what_a_cancelled_replace_moved_aside_is_put_back() -> Result<()> {
 async fn a_backup_that_a_restore_reads_goes_when_that_has_ended() -> Result<()> {
     tell("held", |story| async move {
         let (data, target) = long_restore(&story).await?;
-        story.restore("back", "now", "target").await?;
+        story.slow_restore("back", "now", "target").await?;
         wait::until_written(&target).await?;
         story
             .api::<Backup>()
