@@ -1,10 +1,10 @@
 //! Members as gzip has them.
 
-use std::io::{self, Read};
+use std::io;
 use std::mem;
 
-use flate2::bufread::GzDecoder;
 use libdeflater::{CompressionLvl, Compressor};
+use tidelock_gunzip::{Gunzip, NotOneMember};
 
 use super::{OTHER_SIZE, not_expanded, not_squeezed};
 
@@ -96,14 +96,11 @@ fn gzip(compressor: &mut Compressor, bytes: &[u8], out: &mut Vec<u8>) -> io::Res
 
 /// What the one gzip member `compressed` holds.
 pub(super) fn expand(compressed: &[u8], size: usize) -> Result<Vec<u8>, String> {
-    let mut content = Vec::with_capacity(size + 1);
-    let mut gzip = GzDecoder::new(compressed);
-    (&mut gzip)
-        .take(size as u64 + 1)
-        .read_to_end(&mut content)
-        .map_err(not_expanded)?;
-    if content.len() != size || !gzip.into_inner().is_empty() {
-        return Err(OTHER_SIZE.to_owned());
+    let mut content = vec![0; size];
+    let expanded = Gunzip::new().and_then(|mut gunzip| gunzip.member(compressed, &mut content));
+    match expanded {
+        Ok(()) => Ok(content),
+        Err(NotOneMember::OtherSize) => Err(OTHER_SIZE.to_owned()),
+        Err(other) => Err(not_expanded(other)),
     }
-    Ok(content)
 }
