@@ -214,7 +214,7 @@ impl<I: Read> Comparer<'_, I> {
         if entry.kind == EntryKind::File {
             let stop = self.of.stop;
             self.stream.content(listed, |at, piece| match name {
-                Some(_) => whole.piece(at, piece, stop),
+                Some(_) => whole.piece(at, &piece, stop),
                 None => Ok(()),
             })?;
         }

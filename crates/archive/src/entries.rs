@@ -1,26 +1,24 @@
 //! The tar stream of an archive and its index, read in step.
 
 use std::io::{self, Read};
-use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use sha2::{Digest, Sha256};
 
-use crate::ahead::{Loaded, with_members};
+use crate::ahead::with_members;
 use crate::codec::Codec;
 use crate::digest::hex_of;
 use crate::entry::{BLOCK_BYTES, Entry, EntryError, padding};
 use crate::error::{Corrupt, RestoreError, is_decoders, shown};
 use crate::index::{IndexEntry, IndexReader};
-use crate::member::MemberReader;
+use crate::member::{MemberReader, Piece};
 use crate::meter::Meter;
 use crate::needed::{Archive, Needed};
 use crate::profile::Phase;
 use crate::select::{Pick, Picker};
 use crate::sparse::{MapReader, Segment, SparseMap};
 
-/// Pieces that content is read in.
+/// Pieces that content is given in, at most.
 const PIECE_BYTES: usize = 256 << 10;
 
 /// Reads the entries of an archive one by one and compares each with the index.
@@ -37,7 +35,7 @@ const PIECE_BYTES: usize = 256 << 10;
 pub(crate) struct EntryReader<'s, I: Read> {
     stream: Counted<MemberReader<'s>>,
     index: IndexReader<I>,
-    buffer: Vec<u8>,
+    block: [u8; BLOCK_BYTES],
     /// No member is left out, so that all that is between two entries can be read.
     is_all: bool,
     meter: &'s Meter,
@@ -63,7 +61,7 @@ pub(crate) fn with_entries<A: Archive + Send, I: Read + Send, T>(
                 position: 0,
             },
             index: IndexReader::new(entries),
-            buffer: vec![0; PIECE_BYTES],
+            block: [0; BLOCK_BYTES],
             is_all,
             meter,
             stop,
@@ -148,7 +146,7 @@ impl<I: Read> EntryReader<'_, I> {
     pub(crate) fn content(
         &mut self,
         listed: &IndexEntry,
-        mut sink: impl FnMut(u64, &[u8]) -> Result<(), RestoreError>,
+        mut sink: impl FnMut(u64, Piece) -> Result<(), RestoreError>,
     ) -> Result<Option<SparseMap>, RestoreError> {
         let path = Some(listed.path.as_slice());
         let mut hash = Sha256::new();
@@ -165,13 +163,13 @@ impl<I: Read> EntryReader<'_, I> {
             let mut left = segment.length;
             while left > 0 {
                 self.check_stop()?;
-                let want = usize::try_from(left).map_or(PIECE_BYTES, |n| n.min(PIECE_BYTES));
-                self.fill(want, path)?;
-                let piece = &self.buffer[..want];
-                self.meter.during(Phase::Digest, || hash.update(piece));
-                sink(at, &self.buffer[..want])?;
-                at += want as u64;
-                left -= want as u64;
+                let most = usize::try_from(left).map_or(PIECE_BYTES, |n| n.min(PIECE_BYTES));
+                let piece = self.piece(most, path)?;
+                self.meter.during(Phase::Digest, || hash.update(&*piece));
+                let length = piece.len() as u64;
+                sink(at, piece)?;
+                at += length;
+                left -= length;
             }
         }
         self.fill(padding(listed.stored_bytes()), path)?;
@@ -193,7 +191,7 @@ impl<I: Read> EntryReader<'_, I> {
         let mut reader = MapReader::new(listed.size, stored);
         loop {
             self.fill(BLOCK_BYTES, path)?;
-            let block = &self.buffer[..BLOCK_BYTES];
+            let block = &self.block;
             self.meter.during(Phase::Digest, || hash.update(block));
             match reader.block(block) {
                 Ok(Some(map)) => return Ok(map),
@@ -203,22 +201,31 @@ impl<I: Read> EntryReader<'_, I> {
         }
     }
 
-    /// Passes over the content of the file that [`Self::next`] gave, and gives the member that holds
-    /// it and where; none when it goes over members, or has holes. Its digest is not compared.
-    pub(crate) fn whole(&mut self, listed: &IndexEntry) -> Option<(Arc<Loaded>, Range<usize>)> {
+    /// Passes over the content of the file that [`Self::next`] gave and gives it; none when it goes
+    /// over members, or has holes. Its digest is not compared.
+    pub(crate) fn whole(&mut self, listed: &IndexEntry) -> Option<Piece> {
         if listed.stored.is_some() {
             return None;
         }
         let size = usize::try_from(listed.size).ok()?;
         let length = size.checked_add(padding(listed.size))?;
-        let (loaded, start) = self.stream.inner.whole(length)?;
+        let padded = self.stream.inner.whole(length)?;
         self.stream.position += length as u64;
-        Some((loaded, start..start + size))
+        Some(padded.first(size))
     }
 
-    /// Reads `length` bytes of the stream into the buffer.
+    /// The next bytes of the stream, at least one and at most `most`.
+    fn piece(&mut self, most: usize, path: Option<&[u8]>) -> Result<Piece, RestoreError> {
+        let piece = self.stream.inner.piece(most);
+        let piece = piece.and_then(|piece| piece.ok_or(io::ErrorKind::UnexpectedEof.into()));
+        let piece = piece.map_err(|error| self.unread(error, path))?;
+        self.stream.position += piece.len() as u64;
+        Ok(piece)
+    }
+
+    /// Reads `length` bytes of the stream, no more than a block.
     fn fill(&mut self, length: usize, path: Option<&[u8]>) -> Result<(), RestoreError> {
-        let read = self.stream.read_exact(&mut self.buffer[..length]);
+        let read = self.stream.read_exact(&mut self.block[..length]);
         read.map_err(|error| self.unread(error, path))
     }
 

@@ -1,6 +1,7 @@
 //! The tar stream as a row of independent members.
 
 use std::io::{self, Read};
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use crate::ahead::{Loaded, Members};
@@ -51,6 +52,39 @@ pub(crate) fn load(
     codec.expand(compressed, size).map_err(|what| fault(&what))
 }
 
+/// Bytes of the tar stream that stand in one member, which stays in memory as long as they do.
+#[derive(Clone)]
+pub(crate) struct Piece {
+    loaded: Arc<Loaded>,
+    range: Range<usize>,
+}
+
+impl Deref for Piece {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.loaded.content[self.range.clone()]
+    }
+}
+
+impl Piece {
+    /// The first `length` of them, or all when there are no more.
+    pub(crate) fn first(self, length: usize) -> Self {
+        let end = self.range.end.min(self.range.start.saturating_add(length));
+        let range = self.range.start..end;
+        Self { range, ..self }
+    }
+
+    /// Where their member stands, for a message.
+    pub(crate) fn place(&self) -> String {
+        place_of(&self.loaded.member)
+    }
+
+    pub(crate) fn is_of_one_member_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.loaded, &other.loaded)
+    }
+}
+
 /// Reads the tar stream of an archive, member by member as its index has them.
 pub(crate) struct MemberReader<'m> {
     members: &'m dyn Members,
@@ -73,16 +107,35 @@ impl<'m> MemberReader<'m> {
         place.map_or_else(String::new, |place| format!("{place}, "))
     }
 
-    /// Passes over `length` bytes, and gives the member that holds them and where, when all of them
-    /// are in the one that is being read.
-    pub(crate) fn whole(&mut self, length: usize) -> Option<(Arc<Loaded>, usize)> {
+    /// Passes over `length` bytes and gives them, when all of them are in the member that is being
+    /// read.
+    pub(crate) fn whole(&mut self, length: usize) -> Option<Piece> {
         let loaded = self.loaded.as_ref()?;
-        let start = self.read;
-        if loaded.content.len() - start < length {
+        if loaded.content.len() - self.read < length {
             return None;
         }
+        Some(self.pass(loaded.clone(), length))
+    }
+
+    /// Passes over at least one byte and at most `most`, and gives them; none at the end.
+    pub(crate) fn piece(&mut self, most: usize) -> io::Result<Option<Piece>> {
+        while self.read == self.content().len() {
+            let Some(loaded) = self.members.next()? else {
+                return Ok(None);
+            };
+            self.loaded = Some(loaded);
+            self.read = 0;
+        }
+        let length = most.min(self.content().len() - self.read);
+        let loaded = self.loaded.clone();
+        Ok(loaded.map(|loaded| self.pass(loaded, length)))
+    }
+
+    fn pass(&mut self, loaded: Arc<Loaded>, length: usize) -> Piece {
+        let start = self.read;
         self.read += length;
-        Some((Arc::clone(loaded), start))
+        let range = start..self.read;
+        Piece { loaded, range }
     }
 
     /// Goes on at an offset of the tar stream that is not before where it stands.
@@ -116,18 +169,11 @@ impl<'m> MemberReader<'m> {
 
 impl Read for MemberReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.read == self.content().len() {
-            let Some(loaded) = self.members.next()? else {
-                return Ok(0);
-            };
-            self.loaded = Some(loaded);
-            self.read = 0;
-        }
-        let rest = &self.content()[self.read..];
-        let length = buffer.len().min(rest.len());
-        buffer[..length].copy_from_slice(&rest[..length]);
-        self.read += length;
-        Ok(length)
+        let Some(piece) = self.piece(buffer.len())? else {
+            return Ok(0);
+        };
+        buffer[..piece.len()].copy_from_slice(&piece);
+        Ok(piece.len())
     }
 }
 

@@ -87,7 +87,7 @@ pub enum ThreadKind {
     Compressors,
     /// Those that fetch members and decompress them ahead.
     Loaders,
-    /// Those that write small files.
+    /// Those that write files.
     Writers,
 }
 

@@ -213,14 +213,7 @@ impl<I: Read> Unpacker<'_, I> {
     /// Takes in what the crew has written, and finishes the directories that waited for it; waits
     /// for all files before `mark`, if one is given.
     fn collect(&mut self, mark: Option<u64>) -> Result<(), RestoreError> {
-        let done = &mut *self.done;
-        self.crew.take(mark, |written| {
-            done.unpacked.files += written.files;
-            done.unpacked.logical_bytes += written.bytes;
-            for (path, lost) in &written.lost {
-                done.losses.add(path, lost);
-            }
-        })?;
+        take_in(&mut self.crew, mark, self.done)?;
         while let Some(left) = self.left.front()
             && self.crew.is_past(left.mark)
             && let Some(left) = self.left.pop_front()
@@ -396,6 +389,21 @@ impl<I: Read> Unpacker<'_, I> {
         }
         Ok(())
     }
+}
+
+/// Takes in what the crew has written, and waits for all of it before `mark`, if one is given.
+fn take_in(
+    crew: &mut Foreman<'_>,
+    mark: Option<u64>,
+    done: &mut Finished,
+) -> Result<(), RestoreError> {
+    crew.take(mark, |written| {
+        done.unpacked.files += written.files;
+        done.unpacked.logical_bytes += written.bytes;
+        for (path, lost) in &written.lost {
+            done.losses.add(path, lost);
+        }
+    })
 }
 
 /// The directory that an entry is made in.

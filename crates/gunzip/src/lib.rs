@@ -91,3 +91,6 @@ impl Drop for Gunzip {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,20 +1,19 @@
-//! Threads that write small files, while another one reads the archive.
+//! Threads that write files, while another one reads the archive.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::Write;
 use std::mem;
-use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use crate::ahead::Loaded;
 use crate::digest::sha256;
 use crate::entry::{Entry, name_of};
 use crate::error::{Corrupt, RestoreError, shown};
 use crate::loss::Lost;
-use crate::member::place_of;
+use crate::member::Piece;
 use crate::meter::Meter;
 use crate::place;
 use crate::profile::{Phase, ThreadKind};
@@ -36,9 +35,7 @@ pub(super) struct NewFile {
     pub(super) sha256: Option<String>,
     /// Where in the tar stream its entry starts.
     pub(super) tar_offset: u64,
-    /// The member that holds its content, and where.
-    pub(super) loaded: Arc<Loaded>,
-    pub(super) content: Range<usize>,
+    pub(super) content: Piece,
     /// What an earlier try left at its name is removed.
     pub(super) replace: bool,
     /// Files made in the directory may inherit an ACL.
@@ -47,12 +44,12 @@ pub(super) struct NewFile {
 
 impl NewFile {
     fn write(&self, meter: &Meter) -> Result<Lost, RestoreError> {
-        let content = &self.loaded.content[self.content.clone()];
+        let content = &*self.content;
         let digest = meter.during(Phase::Digest, || sha256(content));
         if self.sha256.as_ref() != Some(&digest) {
             let place = format!(
                 "{}, tar offset {}, \"{}\"",
-                place_of(&self.loaded.member),
+                self.content.place(),
                 self.tar_offset,
                 shown(&self.entry.path)
             );
@@ -75,6 +72,53 @@ impl NewFile {
     }
 }
 
+/// A piece of the content of a file that is there already.
+pub(super) struct Part {
+    pub(super) file: Arc<File>,
+    /// Of the file, for messages.
+    pub(super) path: Arc<[u8]>,
+    /// Where in the file it starts.
+    pub(super) at: u64,
+    pub(super) content: Piece,
+}
+
+impl Part {
+    pub(super) fn write(&self, meter: &Meter) -> Result<(), RestoreError> {
+        self.file
+            .write_all_at(&self.content, self.at)
+            .map_err(|e| RestoreError::target("write", &self.path, e))?;
+        meter.moved(self.content.len());
+        Ok(())
+    }
+}
+
+/// What the crew can be given.
+pub(super) enum Work {
+    File(NewFile),
+    Part(Part),
+}
+
+impl Work {
+    fn content(&self) -> &Piece {
+        match self {
+            Self::File(file) => &file.content,
+            Self::Part(part) => &part.content,
+        }
+    }
+
+    /// Bytes that it keeps in memory.
+    fn bytes(&self) -> usize {
+        let attributes = match self {
+            Self::File(file) => &file.entry.xattrs[..],
+            Self::Part(_) => &[],
+        };
+        let attributes = attributes
+            .iter()
+            .map(|(name, value)| name.len() + value.len());
+        self.content().len() + attributes.sum::<usize>()
+    }
+}
+
 /// What was written, in the order in which it was handed out.
 #[derive(Default)]
 pub(super) struct Written {
@@ -85,10 +129,10 @@ pub(super) struct Written {
     failure: Option<RestoreError>,
 }
 
-/// Hands files to writers in batches.
+/// Hands work to writers in batches.
 ///
 /// # Guarantees
-/// What is in flight is bounded. Without writers, each file is written where it is handed out.
+/// What is in flight is bounded. Without writers, all is written where it is handed out.
 pub(super) struct Crew<'c> {
     meter: &'c Meter,
     writers: usize,
@@ -98,7 +142,7 @@ pub(super) struct Crew<'c> {
 
 #[derive(Default)]
 struct State {
-    waiting: VecDeque<(u64, Vec<NewFile>)>,
+    waiting: VecDeque<(u64, Vec<Work>)>,
     /// What was written and not yet taken.
     written: BTreeMap<u64, Written>,
     closed: bool,
@@ -133,24 +177,28 @@ pub(super) fn with_crew<T>(meter: &Meter, work: impl FnOnce(&Crew<'_>) -> T) -> 
     })
 }
 
-fn write_all(batch: &[NewFile], meter: &Meter) -> Written {
+fn write_all(batch: &[Work], meter: &Meter) -> Written {
     let mut written = Written::default();
-    for file in batch {
-        match file.write(meter) {
-            Ok(lost) => {
-                written.files += 1;
-                written.bytes += file.content.len() as u64;
-                if !lost.is_empty() {
-                    written.lost.push((file.entry.path.clone(), lost));
-                }
-            }
-            Err(failure) => {
-                written.failure = Some(failure);
-                break;
-            }
-        }
-    }
+    written.failure = batch
+        .iter()
+        .try_for_each(|work| write(work, meter, &mut written))
+        .err();
     written
+}
+
+fn write(work: &Work, meter: &Meter, written: &mut Written) -> Result<(), RestoreError> {
+    match work {
+        Work::File(file) => {
+            let lost = file.write(meter)?;
+            written.files += 1;
+            written.bytes += file.content.len() as u64;
+            if !lost.is_empty() {
+                written.lost.push((file.entry.path.clone(), lost));
+            }
+            Ok(())
+        }
+        Work::Part(part) => part.write(meter),
+    }
 }
 
 impl Crew<'_> {
@@ -171,7 +219,7 @@ impl Crew<'_> {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn batch(&self) -> Option<(u64, Vec<NewFile>)> {
+    fn batch(&self) -> Option<(u64, Vec<Work>)> {
         let mut state = self.lock();
         loop {
             if state.closed {
@@ -189,7 +237,7 @@ impl Crew<'_> {
 /// The side of a [`Crew`] that hands out.
 pub(super) struct Foreman<'f> {
     crew: &'f Crew<'f>,
-    batch: Vec<NewFile>,
+    batch: Vec<Work>,
     batch_bytes: usize,
     /// Batches handed out, and those whose results were taken.
     given: u64,
@@ -207,32 +255,28 @@ impl<'f> Foreman<'f> {
         }
     }
 
-    /// Hands a file out, now or with those that follow.
-    pub(super) fn add(&mut self, file: NewFile) {
+    /// Hands work out, now or with what follows.
+    pub(super) fn add(&mut self, work: Work) {
         // Each batch holds on to one member, so that small files between large ones do not hold many.
         if let Some(last) = self.batch.last()
-            && !Arc::ptr_eq(&last.loaded, &file.loaded)
+            && !last.content().is_of_one_member_with(work.content())
         {
             self.hand_out();
         }
-        let attributes = file.entry.xattrs.iter();
-        let attributes: usize = attributes
-            .map(|(name, value)| name.len() + value.len())
-            .sum();
-        self.batch_bytes += file.content.len() + attributes;
-        self.batch.push(file);
+        self.batch_bytes += work.bytes();
+        self.batch.push(work);
         let is_full = self.batch.len() >= BATCH_FILES || self.batch_bytes >= BATCH_BYTES;
         if is_full || self.crew.writers == 0 {
             self.hand_out();
         }
     }
 
-    /// A mark behind all files so far, for [`Self::is_past`].
+    /// A mark behind all work so far, for [`Self::is_past`].
     pub(super) fn mark(&self) -> u64 {
         self.given + u64::from(!self.batch.is_empty())
     }
 
-    /// Whether the results of all files before the mark were taken.
+    /// Whether the results of all work before the mark were taken.
     pub(super) fn is_past(&self, mark: u64) -> bool {
         self.taken >= mark
     }
@@ -263,7 +307,7 @@ impl<'f> Foreman<'f> {
     /// Takes the results that are there; waits for all of them before `mark`, if one is given.
     ///
     /// # Errors
-    /// The first failure in the order of the files; `into` has what was written before it.
+    /// The first failure in the order of the work; `into` has what was written before it.
     pub(super) fn take(
         &mut self,
         mark: Option<u64>,

@@ -3,13 +3,13 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, OFlags, renameat, unlinkat};
 use rustix::io::Errno;
 
-use super::crew::NewFile;
-use super::{Unpacker, refused, top};
+use super::crew::{NewFile, Part, Work};
+use super::{Unpacker, refused, take_in, top};
 use crate::beneath::open_beneath;
 use crate::entry::{Entry, EntryKind, check_path, name_of};
 use crate::error::{Corrupt, RestoreError, shown};
@@ -22,6 +22,9 @@ use crate::profile::Phase;
 use crate::steps::step;
 use crate::verify::parent_of;
 
+/// A file of less is written by who reads it: handing it over would take longer.
+const LEAST_FOR_THE_CREW: u64 = 512 << 10;
+
 impl<I: Read> Unpacker<'_, I> {
     /// Makes a file where nothing is in its place: the crew does, when its content is in one member.
     pub(super) fn new_file(
@@ -29,21 +32,20 @@ impl<I: Read> Unpacker<'_, I> {
         entry: Entry,
         listed: &IndexEntry,
     ) -> Result<(), RestoreError> {
-        let Some((loaded, content)) = self.stream.whole(listed) else {
+        let Some(content) = self.stream.whole(listed) else {
             return self.replacing(&entry, listed);
         };
         let dir = self.dirs.shared_top();
         let dir = dir.map_err(|e| RestoreError::target("open the directory of", &entry.path, e))?;
-        self.crew.add(NewFile {
+        self.crew.add(Work::File(NewFile {
             dir,
             entry,
             sha256: listed.sha256.clone(),
             tar_offset: listed.offset,
-            loaded,
             content,
             replace: self.takes_over(),
             inherits: self.inherits.last().is_none_or(|inherits| *inherits),
-        });
+        }));
         self.collect(None)
     }
 
@@ -103,7 +105,7 @@ impl<I: Read> Unpacker<'_, I> {
         name: &[u8],
         entry: &Entry,
         listed: &IndexEntry,
-    ) -> Result<Option<File>, RestoreError> {
+    ) -> Result<Option<Arc<File>>, RestoreError> {
         let fault = |e| refused(&entry.path, e);
         let _timed = self.job.meter.time(Phase::Write);
         let replace = self.takes_over();
@@ -114,16 +116,8 @@ impl<I: Read> Unpacker<'_, I> {
             EntryKind::File => {
                 let file = place::create_file(dir, name, entry.mode, replace).map_err(fault)?;
                 step()?;
-                let meter = self.job.meter;
-                let unwritten = |e| RestoreError::target("write", &entry.path, e);
-                let map = self.stream.content(listed, |at, piece| {
-                    meter.moved(piece.len());
-                    file.write_all_at(piece, at).map_err(unwritten)
-                })?;
-                if let Some(map) = map {
-                    file.set_len(entry.size).map_err(unwritten)?;
-                    meter.passed(map.hole_bytes());
-                }
+                let file = Arc::new(file);
+                self.fill(&file, entry, listed)?;
                 place::finish_file(&file, entry, inherits, &mut lost).map_err(fault)?;
                 self.done.unpacked.logical_bytes += entry.size;
                 made = Some(file);
@@ -135,6 +129,41 @@ impl<I: Read> Unpacker<'_, I> {
         }
         self.done.losses.add(&entry.path, &lost);
         Ok(made)
+    }
+
+    /// Writes the content of a file; the crew does, where that is worth a wait for it.
+    fn fill(
+        &mut self,
+        file: &Arc<File>,
+        entry: &Entry,
+        listed: &IndexEntry,
+    ) -> Result<(), RestoreError> {
+        let path: Arc<[u8]> = entry.path.as_slice().into();
+        let is_small = listed.stored_bytes() < LEAST_FOR_THE_CREW;
+        let meter = self.job.meter;
+        let (crew, done) = (&mut self.crew, &mut *self.done);
+        let map = self.stream.content(listed, |at, content| {
+            let part = Part {
+                file: Arc::clone(file),
+                path: Arc::clone(&path),
+                at,
+                content,
+            };
+            if is_small {
+                return part.write(meter);
+            }
+            crew.add(Work::Part(part));
+            take_in(crew, None, done)
+        })?;
+        if !is_small {
+            self.collect(Some(self.crew.mark()))?;
+        }
+        if let Some(map) = map {
+            file.set_len(entry.size)
+                .map_err(|e| RestoreError::target("write", &entry.path, e))?;
+            meter.passed(map.hole_bytes());
+        }
+        Ok(())
     }
 
     pub(super) fn hard_link(&mut self, entry: &Entry) -> Result<(), RestoreError> {
