@@ -18,6 +18,10 @@ const MAX_LINE_BYTES: u64 = 13 << 20;
 /// Starts the place of every fault in an index.
 pub(crate) const PLACE: &str = "index line";
 
+/// How lines of the two kinds start when nobody has put spaces into them.
+const ENTRY: &[u8] = br#"{"entry":"#;
+const MEMBER: &[u8] = br#"{"member":"#;
+
 /// One line of the index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -269,6 +273,26 @@ impl<R: Read> IndexReader<R> {
     /// # Errors
     /// An error of the reader below as it is; anything wrong with the index as [`Corrupt`].
     pub(crate) fn next(&mut self) -> io::Result<Option<Line>> {
+        self.next_but(None)
+    }
+
+    /// As [`Self::next`], but passes over lines that start with `passed` unread.
+    fn next_but(&mut self, passed: Option<&[u8]>) -> io::Result<Option<Line>> {
+        while self.read_line()? {
+            if passed.is_some_and(|passed| self.line.starts_with(passed)) {
+                continue;
+            }
+            return match serde_json::from_slice(&self.line) {
+                Ok(line) => Ok(Some(line)),
+                // The words quote the line.
+                Err(error) => Err(self.fault(&shown(error.to_string().as_bytes()))),
+            };
+        }
+        Ok(None)
+    }
+
+    /// Reads the next line; false at the end.
+    fn read_line(&mut self) -> io::Result<bool> {
         self.number += 1;
         self.line.clear();
         let mut limited = (&mut self.lines).take(MAX_LINE_BYTES);
@@ -282,16 +306,12 @@ impl<R: Read> IndexReader<R> {
             }
         });
         if read? == 0 {
-            return Ok(None);
+            return Ok(false);
         }
         if self.line.last() != Some(&b'\n') {
             return Err(self.fault("a line that is cut or too long"));
         }
-        match serde_json::from_slice(&self.line) {
-            Ok(line) => Ok(Some(line)),
-            // The words quote the line.
-            Err(error) => Err(self.fault(&shown(error.to_string().as_bytes()))),
-        }
+        Ok(true)
     }
 
     /// A fault in the line read last.
@@ -300,9 +320,12 @@ impl<R: Read> IndexReader<R> {
     }
 
     /// The next entry, members skipped; none after the last line.
+    ///
+    /// # Assumptions
+    /// The index was checked: what is skipped is not parsed where it is easily told apart.
     pub(crate) fn next_entry(&mut self) -> io::Result<Option<IndexEntry>> {
         loop {
-            match self.next()? {
+            match self.next_but(Some(MEMBER))? {
                 Some(Line::Entry(entry)) => return Ok(Some(entry)),
                 Some(Line::Member(_)) => {}
                 Some(Line::End(_)) | None => return Ok(None),
@@ -311,13 +334,97 @@ impl<R: Read> IndexReader<R> {
     }
 
     /// The next member, entries skipped; none after the last line.
+    ///
+    /// # Assumptions
+    /// As for [`Self::next_entry`].
     pub(crate) fn next_member(&mut self) -> io::Result<Option<IndexMember>> {
         loop {
-            match self.next()? {
+            match self.next_but(Some(ENTRY))? {
                 Some(Line::Member(member)) => return Ok(Some(member)),
                 Some(Line::Entry(_)) => {}
                 Some(Line::End(_)) | None => return Ok(None),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines() -> Vec<Line> {
+        let entry = |path: &[u8]| {
+            Line::Entry(IndexEntry {
+                path: path.to_vec(),
+                kind: EntryKind::File,
+                size: 1,
+                stored: None,
+                sha256: Some("aa".to_owned()),
+                link: None,
+                offset: 0,
+                length: 1_024,
+                superseded: false,
+                torn: false,
+            })
+        };
+        let member = |offset| {
+            Line::Member(IndexMember {
+                offset,
+                size: 7,
+                tar_offset: 0,
+                tar_size: 9,
+                sha256: "bb".to_owned(),
+            })
+        };
+        vec![
+            entry(b"{\"member\":"),
+            member(0),
+            entry(b"\xff"),
+            entry(b"c"),
+            member(7),
+            member(14),
+            Line::End(IndexEnd::default()),
+        ]
+    }
+
+    fn index(lines: &[Line], write: impl Fn(&Line) -> String) -> Vec<u8> {
+        let mut text: Vec<u8> = lines.iter().flat_map(|l| write(l).into_bytes()).collect();
+        Squeezer::for_index().squeeze(&mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn entries_and_members_are_found_however_their_lines_are_spaced() {
+        let lines = lines();
+        let plain = |line: &Line| serde_json::to_string(line).unwrap() + "\n";
+        let spaced = |line: &Line| plain(line).replacen('{', "{ ", 1);
+        for index in [index(&lines, plain), index(&lines, spaced)] {
+            let mut found = Vec::new();
+            let mut entries = IndexReader::new(&index[..]);
+            while let Some(entry) = entries.next_entry().unwrap() {
+                found.push(Line::Entry(entry));
+            }
+            let mut members = IndexReader::new(&index[..]);
+            while let Some(member) = members.next_member().unwrap() {
+                found.push(Line::Member(member));
+            }
+            let is = |kind: fn(&Line) -> bool| lines.iter().filter(move |line| kind(line));
+            let wanted = is(|line| matches!(line, Line::Entry(_)))
+                .chain(is(|line| matches!(line, Line::Member(_))));
+            assert!(found.iter().eq(wanted), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn lines_are_told_apart_by_how_the_writer_starts_them() {
+        for line in lines() {
+            let text = serde_json::to_vec(&line).unwrap();
+            let start = match line {
+                Line::Entry(_) => ENTRY,
+                Line::Member(_) => MEMBER,
+                Line::End(_) => br#"{"end":"#,
+            };
+            assert!(text.starts_with(start));
         }
     }
 }

@@ -88,13 +88,17 @@ impl Selection {
         }
     }
 
-    /// Looks through an index, of which `lines` and `ahead` are readers, for what is taken.
+    /// Looks through an index, of which `lines` and `ahead` are readers, for what is taken; unread
+    /// where that is everything.
     pub fn survey<I: Read>(
         &self,
         [lines, ahead]: [I; 2],
         stop: &AtomicBool,
     ) -> Result<Survey, RestoreError> {
         let mut survey = Survey::default();
+        if self.is_all() {
+            return Ok(survey);
+        }
         let mut hits = vec![false; self.globs.len()];
         let mut lines = IndexReader::new(lines);
         let mut picker = Picker::new(self, ahead);
@@ -115,7 +119,6 @@ impl Selection {
             if !self.note_hits(&entry.path, &mut hits) {
                 continue;
             }
-            survey.taken += 1;
             if let (EntryKind::HardLink, Some(link)) = (entry.kind, &entry.link)
                 && !self.takes(link)
             {
@@ -125,7 +128,7 @@ impl Selection {
         let missed = self.globs.iter().zip(hits).filter(|(_, hit)| !hit);
         survey.missed = missed.map(|(glob, _)| glob.clone()).collect();
         // What is left out but linked to stands before it is known to be.
-        if !self.is_all() && survey.links.is_empty() {
+        if survey.links.is_empty() {
             survey.needed = marker.finish();
         }
         Ok(survey)
@@ -134,7 +137,7 @@ impl Selection {
     /// Notes which globs take the entry; true when any does.
     fn note_hits(&self, path: &[u8], hits: &mut [bool]) -> bool {
         let Some(set) = self.set.as_ref().filter(|_| path != b".") else {
-            return self.is_all();
+            return false;
         };
         let matches = set.matches_candidate(&Candidate::new(OsStr::from_bytes(path)));
         for index in &matches {
@@ -147,8 +150,6 @@ impl Selection {
 /// What a selection takes of one archive.
 #[derive(Debug, Default)]
 pub struct Survey {
-    /// Entries that are taken.
-    pub taken: u64,
     /// Globs that match nothing.
     pub missed: Vec<String>,
     /// Files that are left out, but for links to them that are taken.

@@ -190,7 +190,7 @@ impl Restore<'_> {
     /// Compares index and archive with the manifest: of the archive what is taken, and all of it
     /// where that is everything.
     fn check_stored(&mut self, manifest: &Manifest) -> Result<(), Failure> {
-        let index_bytes = manifest.index.bytes.saturating_mul(3);
+        let index_bytes = manifest.index.bytes.saturating_mul(2);
         let total = match self.task.paths[..] {
             [] => Total::of_bytes(manifest.archive.bytes.saturating_add(index_bytes)),
             _ => Total::default(),
