@@ -68,6 +68,10 @@ impl Deref for Piece {
 }
 
 impl Piece {
+    pub(crate) fn new(loaded: Arc<Loaded>, range: Range<usize>) -> Self {
+        Self { loaded, range }
+    }
+
     /// The first `length` of them, or all when there are no more.
     pub(crate) fn first(self, length: usize) -> Self {
         let end = self.range.end.min(self.range.start.saturating_add(length));
@@ -134,8 +138,7 @@ impl<'m> MemberReader<'m> {
     fn pass(&mut self, loaded: Arc<Loaded>, length: usize) -> Piece {
         let start = self.read;
         self.read += length;
-        let range = start..self.read;
-        Piece { loaded, range }
+        Piece::new(loaded, start..self.read)
     }
 
     /// Goes on at an offset of the tar stream that is not before where it stands.

@@ -339,3 +339,6 @@ impl<'f> Foreman<'f> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
