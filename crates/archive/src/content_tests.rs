@@ -9,8 +9,8 @@ use crate::codec::Codec;
 use crate::crafted::{archive_of, entry, file, link, object_of};
 use crate::digest::sha256;
 use crate::entry::{Entry, EntryKind};
-use crate::error::RestoreError;
-use crate::{Meter, VerifiedContent, verify_content};
+use crate::error::{Corrupt, RestoreError};
+use crate::{Meter, VerifiedContent, locate_damage, verify_content};
 
 fn verify(codec: Codec, archive: &[u8], index: &[u8]) -> Result<VerifiedContent, RestoreError> {
     let expected = object_of(archive);
@@ -239,5 +239,24 @@ fn a_check_that_is_told_to_stop_ends() {
             &stop,
         );
         assert!(matches!(done, Err(RestoreError::Stopped)), "{done:?}");
+    }
+}
+
+/// Storage that fails at every read.
+struct Refuses;
+
+impl Read for Refuses {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::Error::other("gone"))
+    }
+}
+
+#[test]
+fn damage_stays_damage_when_a_second_reading_fails() {
+    let found = Corrupt::new("the archive", "its SHA-256 is another");
+    let go = AtomicBool::new(false);
+    match locate_damage(found.clone(), Refuses, Refuses, &go) {
+        RestoreError::Corrupt(told) => assert_eq!(told, found),
+        other => panic!("{other:?}"),
     }
 }
