@@ -276,7 +276,7 @@ impl<R: Read> IndexReader<R> {
         self.next_but(None)
     }
 
-    /// As [`Self::next`], but passes over lines that start with `passed` unread.
+    /// As [`Self::next`], but passes over lines that start with `passed` unparsed.
     fn next_but(&mut self, passed: Option<&[u8]>) -> io::Result<Option<Line>> {
         while self.read_line()? {
             if passed.is_some_and(|passed| self.line.starts_with(passed)) {

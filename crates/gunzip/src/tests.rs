@@ -2,11 +2,12 @@
 
 use std::io::{Read, Write};
 
-use crate::{Gunzip, NotOneMember};
 use flate2::Compression;
 use flate2::bufread::GzDecoder;
 use flate2::write::GzEncoder;
 use proptest::prelude::*;
+
+use crate::{Gunzip, NotOneMember};
 
 fn gzip(content: &[u8], level: u32) -> Vec<u8> {
     let mut gzip = GzEncoder::new(Vec::new(), Compression::new(level));

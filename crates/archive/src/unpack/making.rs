@@ -22,7 +22,7 @@ use crate::profile::Phase;
 use crate::steps::step;
 use crate::verify::parent_of;
 
-/// A file of less is written by who reads it: handing it over would take longer.
+/// A file of less is written by who reads it, without a wait for the crew at its end.
 const LEAST_FOR_THE_CREW: u64 = 512 << 10;
 
 impl<I: Read> Unpacker<'_, I> {
