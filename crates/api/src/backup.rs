@@ -68,12 +68,13 @@ pub struct BackupSpec {
     /// `backup-storage`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<StorageRef>,
-    /// The form of the archive.
-    #[serde(default)]
-    pub format: Format,
-    /// What happens to the data when this object is deleted.
-    #[serde(default)]
-    pub deletion_policy: DeletionPolicy,
+    /// The form of the archive; unset means as the policy says, or `TarGz`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<Format>,
+    /// What happens to the data when this object is deleted; unset means as the policy says when the
+    /// run begins, or `Delete`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_policy: Option<DeletionPolicy>,
     /// How long it may wait for its pod to start before it fails, in seconds.
     #[serde(default = "default_start_deadline")]
     #[schemars(range(min = 1, max = 604_800))]
@@ -128,6 +129,9 @@ pub struct BackupStatus {
     /// The form of the archive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
+    /// What happens to the data when this object is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_policy: Option<DeletionPolicy>,
     /// User and groups that the mover ran as; unset where it was root. Who restores or removes the
     /// archive in a restricted namespace runs as they say.
     #[serde(default, skip_serializing_if = "Option::is_none")]

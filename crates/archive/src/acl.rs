@@ -1,6 +1,7 @@
 //! ACLs as text, which GNU tar and bsdtar write beside the kernel's form or instead of it.
 
 use crate::error::shown;
+use crate::pax::parse;
 
 /// Version of the kernel's form (source: linux/posix_acl_xattr.h).
 const VERSION: u32 = 2;
@@ -98,7 +99,7 @@ fn entry(line: &[u8]) -> Result<AclEntry, String> {
         ("", None) => NO_ID,
         ("", Some(_)) => return Err(bad()),
         (name, told) => {
-            let id = told.unwrap_or(name).parse().ok().filter(|id| *id != NO_ID);
+            let id = parse(Ok(told.unwrap_or(name))).filter(|id| *id != NO_ID);
             id.ok_or_else(|| {
                 format!(
                     "an ACL for the {kind} {:?}, a name that means nothing elsewhere; GNU tar \

@@ -208,11 +208,15 @@ impl Entry {
 
 /// A number in a header: octal digits, or, as GNU tar has what they cannot hold, the bytes of a
 /// number with a sign behind a set bit.
-fn number(field: &[u8]) -> Option<i64> {
+pub(crate) fn number(field: &[u8]) -> Option<i64> {
     let (first, rest) = field.split_first()?;
     if first & 0x80 == 0 {
         let digits = field.split(|b| *b == 0).next()?.trim_ascii();
-        let value = u64::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok()?;
+        // A sign would be read as well.
+        let digits = std::str::from_utf8(digits)
+            .ok()
+            .filter(|digits| !digits.starts_with('+'))?;
+        let value = u64::from_str_radix(digits, 8).ok()?;
         return i64::try_from(value).ok();
     }
     let sign = if first & 0x40 == 0 { 0 } else { -1_i128 };

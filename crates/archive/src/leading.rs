@@ -4,7 +4,7 @@ use std::io::Read;
 
 use tar::{EntryType, Header};
 
-use crate::entry::{EntryError, MAX_PATH_BYTES, corrupt, padding, read_header};
+use crate::entry::{EntryError, MAX_PATH_BYTES, corrupt, number, padding, read_header};
 use crate::pax::PaxRecords;
 use crate::xattr::MAX_XATTR_BYTES;
 
@@ -94,8 +94,7 @@ fn content(header: &Header, stream: &mut impl Read, at: u64) -> Result<Vec<u8>, 
         EntryType::XHeader => MAX_PAX_BYTES,
         _ => MAX_NAME_BYTES,
     };
-    let size = header.entry_size().ok();
-    let length = size
+    let length = number(&header.as_old().size)
         .and_then(|size| usize::try_from(size).ok())
         .filter(|length| *length <= most)
         .ok_or_else(|| corrupt(at, "an extended header of impossible size"))?;

@@ -169,14 +169,17 @@ pub(crate) fn is_id(id: &u32) -> bool {
     *id != u32::MAX
 }
 
-fn parse<T: std::str::FromStr>(text: Result<&str, std::str::Utf8Error>) -> Option<T> {
-    text.ok()?.parse().ok()
+/// Digits and nothing else: no sign, no space.
+pub(crate) fn parse<T: std::str::FromStr>(text: Result<&str, std::str::Utf8Error>) -> Option<T> {
+    let text = text.ok()?;
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| digits)
 }
 
 /// Key, value and what follows of the first record.
 fn split_record(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let space = bytes.iter().take(20).position(|b| *b == b' ')?;
-    let length: usize = std::str::from_utf8(&bytes[..space]).ok()?.parse().ok()?;
+    let length: usize = parse(std::str::from_utf8(&bytes[..space]))?;
     let record = bytes.get(space + 1..length)?.strip_suffix(b"\n")?;
     let equals = record.iter().position(|b| *b == b'=')?;
     Some((&record[..equals], &record[equals + 1..], &bytes[length..]))
@@ -256,6 +259,20 @@ mod tests {
         }
         let said = decoded(&[b"user.a", b"user.b", b"user.a"]).unwrap_err();
         assert!(said.contains("twice"), "{said}");
+    }
+
+    #[test]
+    fn a_number_is_digits_alone() {
+        let decoded = |value: &[u8]| {
+            let mut out = Vec::new();
+            push_record(&mut out, b"uid", value);
+            PaxRecords::decode(&out).map(|records| records.uid)
+        };
+        assert_eq!(decoded(b"17"), Ok(Some(17)));
+        for value in [&b"+17"[..], b"-17", b" 17", b"17 ", b"0x17", b""] {
+            assert!(decoded(value).is_err(), "{}", value.escape_ascii());
+        }
+        assert!(PaxRecords::decode(b"+9 uid=17\n").is_err());
     }
 
     #[test]

@@ -131,7 +131,8 @@ impl Gathered {
                 length: end - offset,
             }),
         }
-        while self.data.len() > MOST_SEGMENTS {
+        // One is left for the end of the file.
+        while self.data.len() >= MOST_SEGMENTS {
             self.filled = (2 * self.filled).max(ALIGN_BYTES);
             for segment in std::mem::take(&mut self.data) {
                 self.push(segment.offset, segment.end());
@@ -197,7 +198,7 @@ impl MapReader {
         let Some(count) = self.numbers.first() else {
             return Ok(false);
         };
-        // One more tells of a hole at the end.
+        // Some writers tell one more, of a hole at the end.
         let count = usize::try_from(*count)
             .ok()
             .filter(|n| *n <= MOST_SEGMENTS + 1);
@@ -383,7 +384,7 @@ mod tests {
             map.push(at, at + 4096);
             at += 4096;
         }
-        assert!(map.data.len() <= MOST_SEGMENTS);
+        assert!(map.data.len() < MOST_SEGMENTS);
         let large = map
             .data
             .windows(2)

@@ -2,7 +2,9 @@
 
 use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt;
-use tidelock_api::{Backup, BackupPolicy, DEFAULT_STORAGE_PVC, Format, Guard, MoverSpec};
+use tidelock_api::{
+    Backup, BackupPolicy, DEFAULT_STORAGE_PVC, DeletionPolicy, Format, Guard, MoverSpec,
+};
 use tidelock_core::names;
 use tidelock_core::run::Readiness;
 use tidelock_protocol::{
@@ -28,6 +30,8 @@ pub struct BackupPlan {
     pub location: Location,
     /// Its form.
     pub format: Format,
+    /// What happens to it when the Backup is deleted.
+    pub deletion_policy: DeletionPolicy,
     /// The Job's name.
     pub job_name: String,
     /// How the mover pod runs.
@@ -82,7 +86,8 @@ pub fn resolve(
         pvc,
         storage_pvc,
         location,
-        format: format(backup),
+        format: format(backup, policy),
+        deletion_policy: deletion_policy(backup, policy),
         job_name: names::backup_job_name(&name),
         mover: mover(backup, policy),
         verification: verification(backup, policy),
@@ -98,10 +103,23 @@ pub fn mover(backup: &Backup, policy: Option<&BackupPolicy>) -> MoverSpec {
     own.or_else(of_policy).cloned().unwrap_or_default()
 }
 
-/// The form of a Backup's archive.
-pub fn format(backup: &Backup) -> Format {
+/// The form of a Backup's archive: as it was when it began, or as it says itself, or as its policy
+/// says.
+pub fn format(backup: &Backup, policy: Option<&BackupPolicy>) -> Format {
     let recorded = backup.status.as_ref().and_then(|status| status.format);
-    recorded.unwrap_or(backup.spec.format)
+    let of_policy = || policy.map(|policy| policy.spec.format);
+    let said = recorded.or(backup.spec.format);
+    said.or_else(of_policy).unwrap_or_default()
+}
+
+/// What happens to the data of a Backup when that is deleted: as it says itself, or as its policy
+/// said when it began, or says.
+pub fn deletion_policy(backup: &Backup, policy: Option<&BackupPolicy>) -> DeletionPolicy {
+    let status = backup.status.as_ref();
+    let recorded = || status.and_then(|status| status.deletion_policy);
+    let of_policy = || policy.map(|policy| policy.spec.deletion_policy);
+    let said = backup.spec.deletion_policy.or_else(recorded);
+    said.or_else(of_policy).unwrap_or_default()
 }
 
 /// How much of a Backup is read back: as it says itself, or as its policy says.
@@ -227,4 +245,53 @@ pub fn undo_job(
         placement,
     };
     job::of_run(backup, job)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn backup(spec: Value, status: Value) -> Backup {
+        let mut backup = Backup::new("b", serde_json::from_value(spec).unwrap());
+        backup.status = serde_json::from_value(status).unwrap();
+        backup
+    }
+
+    fn policy(more: Value) -> BackupPolicy {
+        let mut spec = json!({"target": {"pvcName": "data"}, "schedule": "@daily", "retention": {"keepLast": 3}});
+        for (key, value) in more.as_object().unwrap() {
+            spec[key] = value.clone();
+        }
+        BackupPolicy::new("p", serde_json::from_value(spec).unwrap())
+    }
+
+    #[test]
+    fn what_a_backup_leaves_unset_is_as_its_policy_says_when_the_run_begins() {
+        let keeps = policy(json!({"format": "TarZst", "deletionPolicy": "Retain"}));
+        let by_hand = backup(json!({"policyRef": "p"}), Value::Null);
+        assert_eq!(format(&by_hand, Some(&keeps)), Format::TarZst);
+        assert_eq!(
+            deletion_policy(&by_hand, Some(&keeps)),
+            DeletionPolicy::Retain
+        );
+        let alone = backup(json!({"target": {"pvcName": "data"}}), Value::Null);
+        assert_eq!(format(&alone, None), Format::TarGz);
+        assert_eq!(deletion_policy(&alone, None), DeletionPolicy::Delete);
+        let says = json!({"policyRef": "p", "format": "TarGz", "deletionPolicy": "Delete"});
+        let says = backup(says, Value::Null);
+        assert_eq!(format(&says, Some(&keeps)), Format::TarGz);
+        assert_eq!(deletion_policy(&says, Some(&keeps)), DeletionPolicy::Delete);
+    }
+
+    #[test]
+    fn what_was_recorded_stands_whatever_the_policy_says_by_now() {
+        let status = json!({"format": "TarZst", "deletionPolicy": "Retain"});
+        let began = backup(json!({"policyRef": "p"}), status);
+        for policy in [None, Some(&policy(json!({})))] {
+            assert_eq!(format(&began, policy), Format::TarZst);
+            assert_eq!(deletion_policy(&began, policy), DeletionPolicy::Retain);
+        }
+    }
 }

@@ -162,7 +162,7 @@ fn has_completed(backup: &Backup) -> bool {
 }
 
 fn is_retained(backup: &Backup) -> bool {
-    backup.spec.deletion_policy == DeletionPolicy::Retain
+    plan::deletion_policy(backup, None) == DeletionPolicy::Retain
 }
 
 /// Whether no Job can be made any more, by the namespace as it is now. Asked only where there is

@@ -132,6 +132,7 @@ impl Run for Backup {
         status.storage_pvc_name = Some(plan.storage_pvc.clone());
         status.backup_location = Some(archive.clone());
         status.format = Some(plan.format);
+        status.deletion_policy = Some(plan.deletion_policy);
         status.security_context = placement::to_status(&plan.placement.security).map(Box::new);
         format!(
             "Backing up PersistentVolumeClaim {} to {archive} on {}",
@@ -224,7 +225,7 @@ fn check(backup: &Backup, done: &BackupReport) -> Result<(), RunFailure> {
         .status
         .as_ref()
         .and_then(|status| status.backup_location.as_deref());
-    let format = convert::format(plan::format(backup));
+    let format = convert::format(plan::format(backup, None));
     let reported = done.location.archive_key(format);
     if asked != Some(&reported) {
         return mismatch(format!(
@@ -327,7 +328,7 @@ mod tests {
         let digest = format!("sha256:{}", "a".repeat(64));
         let report = report("shop/data/now", &digest);
         let mut backup = backup();
-        backup.spec.format = tidelock_api::Format::TarZst;
+        backup.spec.format = Some(tidelock_api::Format::TarZst);
         assert!(check(&backup, &report).is_err());
         let status = backup.status.get_or_insert_default();
         status.backup_location = Some("shop/data/now.tar.zst".into());

@@ -31,8 +31,8 @@ pub fn backup(policy: &BackupPolicy, slot: Timestamp) -> Result<Backup, Error> {
             policy_ref: Some(name.clone()),
             target: Some(spec.target.clone()),
             storage: spec.storage.clone(),
-            format: spec.format,
-            deletion_policy: spec.deletion_policy,
+            format: Some(spec.format),
+            deletion_policy: Some(spec.deletion_policy),
             start_deadline_seconds: spec.start_deadline_seconds,
             verification: spec.verification.as_ref().map(|wanted| BackupVerification {
                 on_backup: wanted.on_backup,

@@ -182,7 +182,7 @@ fn complete(backup: &mut Backup, policy: &BackupPolicy, slot: Timestamp) -> Resu
     status.backup_location =
         Some(location(&namespace, pvc, &name)?.archive_key(convert::format(format)));
     status.job_name = Some(format!("{name}-backup"));
-    status.format = Some(format);
+    status.format = format;
     status.digest = Some(format!("sha256:{:064x}", slot.as_nanosecond()));
     status.size = Some(SizeStatus {
         logical_bytes: 125_829_120,

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use tidelock_api::{Backup, Format};
+use tidelock_api::{Backup, DeletionPolicy, Format};
 use tidelock_e2e::{tell, tree};
 
 use crate::support::{completed, next_success, restored, unpack_by_hand};
@@ -48,6 +48,34 @@ async fn a_policy_makes_zstd_archives_that_tar_reads_and_retention_removes() -> 
         ensure!(!is_of(&first), "{left:?}");
         ensure!(is_of(&format!("{second}.tar.zst")), "{left:?}");
         ensure!(is_of("gzipped.tar.gz"), "{left:?}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_backup_by_hand_is_made_and_kept_as_its_policy_says() -> Result<()> {
+    tell("as-its-policy", |story| async move {
+        let data = story.volume("data").await?;
+        let storage = story.volume("backup-storage").await?;
+        tree::write(&data, "file", b"content", 0o644)?;
+        let spec = json!({"suspend": true, "format": "TarZst", "deletionPolicy": "Retain"});
+        story.policy("nightly", "0 3 * * *", spec).await?;
+        story
+            .make::<Backup>("now", json!({"policyRef": "nightly"}))
+            .await?;
+        let backup = story.wait_backup("now").await?;
+        completed(&backup)?;
+        let status = backup.status.context("no status")?;
+        ensure!(status.format == Some(Format::TarZst), "{status:#?}");
+        ensure!(status.deletion_policy == Some(DeletionPolicy::Retain));
+        // The policy may be gone by the time that it is asked.
+        for gone in ["backuppolicy/nightly", "backup/now"] {
+            story.kubectl(&["delete", gone])?;
+        }
+        story.wait_gone::<Backup>("now").await?;
+        let archives = tree::archives(&storage)?;
+        ensure!(archives.len() == 1, "{archives:?}");
         Ok(())
     })
     .await
