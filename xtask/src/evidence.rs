@@ -81,6 +81,10 @@ pub fn collect(running: &Running) -> Result<PathBuf> {
         save(running.kubectl()?.args(*arguments), &folder.join(name))?;
     }
     copy_tree(&running.cluster.logs(), &folder.join("cluster"))?;
+    copy_tree(
+        &running.cluster.dir.join("evidence"),
+        &folder.join("stories"),
+    )?;
     for node in running.cluster.started_nodes() {
         copy_tree(&node.dir.join("pod-logs"), &folder.join("pod-logs"))?;
     }

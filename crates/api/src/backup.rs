@@ -7,7 +7,7 @@ use crate::common::{
     TargetRef, VerificationLevel,
 };
 use crate::immutable;
-use crate::policy::{FolderStatus, default_start_deadline};
+use crate::policy::FolderStatus;
 
 /// Fields of the spec that stay as they are.
 const BACKUP_FIELDS: &[&str] = &[
@@ -75,10 +75,11 @@ pub struct BackupSpec {
     /// run begins, or `Delete`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
-    /// How long it may wait for its pod to start before it fails, in seconds.
-    #[serde(default = "default_start_deadline")]
+    /// How long it may wait for its pod to start before it fails, in seconds; unset means as the
+    /// policy says, or 1800.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 604_800))]
-    pub start_deadline_seconds: u32,
+    pub start_deadline_seconds: Option<u32>,
     /// How much is read back before it is called Completed; unset means as the policy says, or in
     /// full.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -23,7 +23,8 @@ pub struct StorageRef {
     pub pvc_name: String,
 }
 
-/// What happens to the stored archive when its Backup object is deleted.
+/// What happens to the stored archive when its Backup object is deleted; unset in the spec of a
+/// Backup means as its policy says when the run begins, or `Delete`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DeletionPolicy {
     /// The archive is removed from storage before the object goes.
@@ -107,7 +108,8 @@ pub enum Privilege {
     Unprivileged,
 }
 
-/// The form of an archive.
+/// The form of an archive; unset in the spec of a Backup means as its policy says when the run
+/// begins, or `TarGz`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Format {
     /// A gzip-compressed POSIX tar archive.

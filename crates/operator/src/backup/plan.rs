@@ -3,7 +3,8 @@
 use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt;
 use tidelock_api::{
-    Backup, BackupPolicy, DEFAULT_STORAGE_PVC, DeletionPolicy, Format, Guard, MoverSpec,
+    Backup, BackupPolicy, DEFAULT_START_DEADLINE_SECONDS, DEFAULT_STORAGE_PVC, DeletionPolicy,
+    Format, Guard, MoverSpec,
 };
 use tidelock_core::names;
 use tidelock_core::run::Readiness;
@@ -120,6 +121,13 @@ pub fn deletion_policy(backup: &Backup, policy: Option<&BackupPolicy>) -> Deleti
     let of_policy = || policy.map(|policy| policy.spec.deletion_policy);
     let said = backup.spec.deletion_policy.or_else(recorded);
     said.or_else(of_policy).unwrap_or_default()
+}
+
+/// How long a Backup may wait for its pod to start: as it says itself, or as its policy says.
+pub fn start_deadline_seconds(backup: &Backup, policy: Option<&BackupPolicy>) -> u32 {
+    let of_policy = || policy.map(|policy| policy.spec.start_deadline_seconds);
+    let said = backup.spec.start_deadline_seconds.or_else(of_policy);
+    said.unwrap_or(DEFAULT_START_DEADLINE_SECONDS)
 }
 
 /// How much of a Backup is read back: as it says itself, or as its policy says.
@@ -269,20 +277,28 @@ mod tests {
 
     #[test]
     fn what_a_backup_leaves_unset_is_as_its_policy_says_when_the_run_begins() {
-        let keeps = policy(json!({"format": "TarZst", "deletionPolicy": "Retain"}));
+        let keeps = policy(json!({
+            "format": "TarZst", "deletionPolicy": "Retain", "startDeadlineSeconds": 7,
+        }));
         let by_hand = backup(json!({"policyRef": "p"}), Value::Null);
         assert_eq!(format(&by_hand, Some(&keeps)), Format::TarZst);
         assert_eq!(
             deletion_policy(&by_hand, Some(&keeps)),
             DeletionPolicy::Retain
         );
+        assert_eq!(start_deadline_seconds(&by_hand, Some(&keeps)), 7);
         let alone = backup(json!({"target": {"pvcName": "data"}}), Value::Null);
         assert_eq!(format(&alone, None), Format::TarGz);
         assert_eq!(deletion_policy(&alone, None), DeletionPolicy::Delete);
-        let says = json!({"policyRef": "p", "format": "TarGz", "deletionPolicy": "Delete"});
+        assert_eq!(start_deadline_seconds(&alone, None), 1800);
+        let says = json!({
+            "policyRef": "p", "format": "TarGz", "deletionPolicy": "Delete",
+            "startDeadlineSeconds": 9,
+        });
         let says = backup(says, Value::Null);
         assert_eq!(format(&says, Some(&keeps)), Format::TarGz);
         assert_eq!(deletion_policy(&says, Some(&keeps)), DeletionPolicy::Delete);
+        assert_eq!(start_deadline_seconds(&says, Some(&keeps)), 9);
     }
 
     #[test]

@@ -81,8 +81,8 @@ impl Run for Backup {
         }
     }
 
-    fn start_deadline_seconds(&self) -> u32 {
-        self.spec.start_deadline_seconds
+    fn start_deadline_seconds(&self, ctx: &Context) -> u32 {
+        plan::start_deadline_seconds(self, super::policy(self, ctx).as_deref())
     }
 
     fn job_name(&self) -> String {
@@ -91,7 +91,8 @@ impl Run for Backup {
 
     async fn plan(&self, ctx: &Context) -> Result<(Option<BackupPlan>, Readiness), Error> {
         let namespace = convert::namespace(self)?;
-        let mut plan = match plan::resolve(self, super::policy(self, ctx).as_deref())? {
+        let policy = super::find_policy(self, ctx).await?;
+        let mut plan = match plan::resolve(self, policy.as_deref())? {
             Ok(plan) => plan,
             Err(readiness) => return Ok((None, readiness)),
         };

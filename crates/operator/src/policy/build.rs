@@ -33,7 +33,7 @@ pub fn backup(policy: &BackupPolicy, slot: Timestamp) -> Result<Backup, Error> {
             storage: spec.storage.clone(),
             format: Some(spec.format),
             deletion_policy: Some(spec.deletion_policy),
-            start_deadline_seconds: spec.start_deadline_seconds,
+            start_deadline_seconds: Some(spec.start_deadline_seconds),
             verification: spec.verification.as_ref().map(|wanted| BackupVerification {
                 on_backup: wanted.on_backup,
             }),

@@ -56,7 +56,7 @@ impl Run for Restore {
         progress!(self)
     }
 
-    fn start_deadline_seconds(&self) -> u32 {
+    fn start_deadline_seconds(&self, _ctx: &Context) -> u32 {
         self.spec.start_deadline_seconds
     }
 

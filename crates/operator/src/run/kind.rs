@@ -187,7 +187,7 @@ pub trait Run:
     }
 
     /// How long it may wait to start.
-    fn start_deadline_seconds(&self) -> u32;
+    fn start_deadline_seconds(&self, ctx: &Context) -> u32;
 
     /// Name of its Job.
     fn job_name(&self) -> String;

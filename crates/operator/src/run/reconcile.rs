@@ -193,7 +193,7 @@ async fn observe<R: Run>(
             phase: progress.phase.map(convert::to_core),
             waits_since,
             started: progress.start_time,
-            start_deadline: convert::seconds(run.start_deadline_seconds()),
+            start_deadline: convert::seconds(run.start_deadline_seconds(ctx)),
             readiness,
             refused: status::last_refusal(run),
             job_name,
