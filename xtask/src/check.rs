@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::chart;
 use crate::e2e;
+use crate::go;
 use crate::host;
 use crate::place::Place;
 use crate::prometheus;
@@ -49,7 +50,7 @@ pub fn check(place: &Place) -> Result<()> {
     step("lints of the suites run by name", &mut suites(place), "")?;
     step(
         "unit and property tests",
-        &mut cargo(place, &["test", "--locked"]),
+        cargo(place, &["test", "--locked"]).env("TIDELOCK_S3_SERVER", go::ensure_s3_server(place)?),
         "",
     )?;
     generate(place, true)?;

@@ -69,6 +69,14 @@ const MODULES: &[Module] = &[
     },
 ];
 
+/// The S3 server of tests.
+const S3_SERVER: Module = Module {
+    parent: "cluster",
+    folder: "versitygw",
+    linker_flags: "-s -w",
+    programs: &[("versitygw", "github.com/versity/versitygw/cmd/versitygw")],
+};
+
 /// What the mover's speed is measured beside.
 const PEERS: &[Module] = &[
     Module {
@@ -123,6 +131,11 @@ pub fn ensure_helm(place: &Place) -> Result<PathBuf> {
     ensure(place, &helm)?.path("helm")
 }
 
+/// Builds the S3 server that tests of storage run against, unless the cache holds it.
+pub fn ensure_s3_server(place: &Place) -> Result<PathBuf> {
+    ensure(place, &[S3_SERVER])?.path("versitygw")
+}
+
 /// Builds the programs that only benchmarks need, unless the cache holds them.
 pub fn ensure_peers(place: &Place) -> Result<Programs> {
     ensure(place, PEERS)
@@ -151,8 +164,8 @@ fn ensure(place: &Place, modules: &[Module]) -> Result<Programs> {
     }
     if !wanted.is_empty() && !host::has_program("go") {
         bail!(
-            "Go is missing: Helm, the test cluster and what the mover is measured beside are built \
-             from source with it; \
+            "Go is missing: Helm, the S3 server of tests, the test cluster and what the mover is \
+             measured beside are built from source with it; \
              install Go 1.26 (https://go.dev/dl/) and try again"
         );
     }

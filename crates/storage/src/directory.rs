@@ -1,5 +1,4 @@
 use std::fs::File;
-use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
@@ -13,11 +12,10 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::fresh::FreshFile;
+use crate::keys::{check_run, owner_of, split_key, temporary_of};
 use crate::upload::{FileUpload, WriteBehind};
 use crate::{ObjectInfo, Storage, StorageError, Upload};
 
-/// Starts every temporary name; no key part may start with a dot.
-const TEMPORARY_PREFIX: &str = ".tidelock-";
 /// No symbolic link inside the store is followed: whoever can write to it could plant one.
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_SYMLINKS)
@@ -270,22 +268,6 @@ pub(crate) fn info_of(stat: &Stat) -> ObjectInfo {
     }
 }
 
-/// A number that another process of the same run does not draw as well.
-fn random() -> u64 {
-    RandomState::new().hash_one(std::process::id())
-}
-
-fn temporary_of(run: &str) -> String {
-    format!("{TEMPORARY_PREFIX}{run}-{:016x}", random())
-}
-
-/// The run that a temporary name belongs to; none for other names.
-fn owner_of(name: &str) -> Option<&str> {
-    let (run, random) = name.strip_prefix(TEMPORARY_PREFIX)?.rsplit_once('-')?;
-    let is_random = random.len() == 16 && random.bytes().all(|b| b.is_ascii_hexdigit());
-    (is_random && !run.is_empty()).then_some(run)
-}
-
 /// Removes the temporary files of which `is_left` says so, told their state and their run.
 fn remove_temporaries(dir: &OwnedFd, is_left: impl Fn(&Stat, &str) -> bool) -> Result<u64, Errno> {
     let mut removed = 0;
@@ -324,36 +306,4 @@ fn clock_of(dir: &OwnedFd, run: &str) -> Result<i64, Errno> {
 fn may_hold(dir: &str, prefix: &str) -> bool {
     let dir = format!("{dir}/");
     dir.starts_with(prefix) || prefix.starts_with(&dir)
-}
-
-fn check_run(key: &str, run: &str) -> Result<(), StorageError> {
-    let valid = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_' || b == b'.';
-    if run.is_empty() || run.len() > 64 || !run.bytes().all(valid) {
-        return Err(StorageError::invalid_key(
-            "write",
-            key,
-            "a run's UID is 1 to 64 letters, digits, '-', '_' or '.'",
-        ));
-    }
-    Ok(())
-}
-
-/// The directories of a key, and its file name.
-fn split_key<'k>(
-    action: &'static str,
-    key: &'k str,
-) -> Result<(Vec<&'k str>, &'k str), StorageError> {
-    let mut parts: Vec<&str> = key.split('/').collect();
-    let valid = |part: &&str| {
-        !part.is_empty() && !part.starts_with('.') && !part.chars().any(char::is_control)
-    };
-    if !parts.iter().all(valid) {
-        return Err(StorageError::invalid_key(
-            action,
-            key,
-            "no part of a key may be empty, start with '.' or hold a control character",
-        ));
-    }
-    let name = parts.pop().unwrap_or_default();
-    Ok((parts, name))
 }

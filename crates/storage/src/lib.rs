@@ -3,15 +3,18 @@
 //! [`Storage`] is what a backup needs of a store: streamed put with atomic publication, ranged
 //! get, listing, deletion. [`Directory`] is a mounted volume; a bucket implements the same trait.
 
+mod bucket;
 mod directory;
 mod error;
 mod fresh;
+mod keys;
 mod upload;
 
 use std::io::{Read, Write};
 use std::ops::Range;
 use std::time::Duration;
 
+pub use bucket::{Bucket, BucketConfig, Credentials, Encryption};
 pub use directory::Directory;
 pub use error::{ErrorClass, StorageError, storage_error_in};
 

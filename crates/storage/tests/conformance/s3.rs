@@ -1,0 +1,118 @@
+//! A real S3 server on this host's loopback.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use tidelock_storage::{Bucket, BucketConfig, Credentials, Encryption};
+
+/// Names the server's program; `make check` builds it and sets this.
+const PROGRAM: &str = "TIDELOCK_S3_SERVER";
+pub const BUCKET: &str = "backups";
+const KEY_ID: &str = "AKIDEXAMPLE";
+const SECRET: &str = "secret-of-the-test";
+
+/// The server and what it keeps.
+pub struct Server {
+    child: Child,
+    pub address: SocketAddr,
+    /// Holds the buckets as folders.
+    _root: TempDir,
+    pub secret: TempDir,
+}
+
+impl Server {
+    fn start() -> Self {
+        let program = std::env::var(PROGRAM).unwrap_or_else(|_| {
+            panic!("{PROGRAM} names no S3 server: `make check` builds it and runs these tests")
+        });
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join(BUCKET)).unwrap();
+        let secret = tempfile::tempdir().unwrap();
+        write_secret(secret.path(), KEY_ID, SECRET);
+        let address = free_address();
+        let child = Command::new(program)
+            .args(["--port", &address.to_string(), "posix"])
+            .arg(root.path())
+            .env("ROOT_ACCESS_KEY", KEY_ID)
+            .env("ROOT_SECRET_KEY", SECRET)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while TcpStream::connect(address).is_err() {
+            assert!(Instant::now() < deadline, "the S3 server does not listen");
+            sleep(Duration::from_millis(20));
+        }
+        Self {
+            child,
+            address,
+            _root: root,
+            secret,
+        }
+    }
+
+    /// How a part of the server's bucket is reached.
+    pub fn config(&self, prefix: &str) -> BucketConfig {
+        BucketConfig {
+            bucket: BUCKET.to_owned(),
+            prefix: prefix.to_owned(),
+            endpoint: Some(format!("http://{}", self.address)),
+            region: "us-east-1".to_owned(),
+            path_style: true,
+            credentials: Credentials::of(self.secret.path()),
+            ca_bundle: None,
+            storage_class: None,
+            encryption: Encryption::Unset,
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The server of the tests that run now; it ends with the last of them.
+pub fn server() -> Arc<Server> {
+    static SERVER: Mutex<Weak<Server>> = Mutex::new(Weak::new());
+    let mut known = SERVER.lock().unwrap_or_else(PoisonError::into_inner);
+    known.upgrade().unwrap_or_else(|| {
+        let server = Arc::new(Server::start());
+        *known = Arc::downgrade(&server);
+        server
+    })
+}
+
+/// A part of the bucket that no other test uses.
+pub fn fresh_prefix() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("part-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Opens a part of the bucket that no other test uses, of a server that must stay.
+pub fn bucket() -> (Arc<Server>, Bucket) {
+    let server = server();
+    let bucket = Bucket::open(&server.config(&fresh_prefix())).unwrap();
+    (server, bucket)
+}
+
+/// Writes the files of a mounted Secret.
+pub fn write_secret(folder: &Path, key_id: &str, secret: &str) {
+    std::fs::write(folder.join(Credentials::ACCESS_KEY_ID), key_id).unwrap();
+    std::fs::write(folder.join(Credentials::SECRET_ACCESS_KEY), secret).unwrap();
+}
+
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
+}
