@@ -18,7 +18,7 @@ const SIGNED_FOR: Duration = Duration::from_secs(300);
 /// Most bytes of an answer that are read: a thousand of the longest keys.
 const MAX_ANSWER: usize = 8 << 20;
 /// Pauses before a request is made again.
-const PAUSES: [Duration; 5] = [
+pub(crate) const PAUSES: [Duration; 5] = [
     Duration::from_millis(200),
     Duration::from_millis(800),
     Duration::from_secs(2),

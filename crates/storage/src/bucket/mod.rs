@@ -18,8 +18,8 @@ use object_store::aws::{AmazonS3, AmazonS3Builder, Checksum};
 use object_store::client::{HttpClient, HttpConnector};
 use object_store::path::Path;
 use object_store::{
-    Attribute, Attributes, Certificate, ClientOptions, GetOptions, GetRange, ObjectMeta,
-    ObjectStore, ObjectStoreExt,
+    Attribute, Attributes, BackoffConfig, Certificate, ClientOptions, GetOptions, GetRange,
+    ObjectMeta, ObjectStore, ObjectStoreExt, RetryConfig,
 };
 use tokio::runtime::{Builder, Runtime};
 
@@ -76,6 +76,8 @@ impl Bucket {
             .with_virtual_hosted_style_request(!config.path_style)
             .with_credentials(Arc::new(config.credentials.clone()))
             .with_checksum_algorithm(Checksum::SHA256)
+            .with_retry(retries())
+            .with_disable_bulk_delete(true)
             .with_client_options(options)
             .with_http_connector(connector.clone());
         if let Some(endpoint) = &config.endpoint {
@@ -197,6 +199,19 @@ impl Bucket {
             .map_err(|error| fault("read", key, &error))?;
         let handle = self.runtime.handle().clone();
         Ok(Box::new(ObjectReader::new(key, handle, result)))
+    }
+}
+
+/// A run whose storage is away for longer fails as one that a later try may mend.
+fn retries() -> RetryConfig {
+    RetryConfig {
+        backoff: BackoffConfig {
+            init_backoff: Duration::from_millis(200),
+            max_backoff: Duration::from_secs(10),
+            base: 2.0,
+        },
+        max_retries: 6,
+        retry_timeout: Duration::from_secs(120),
     }
 }
 

@@ -12,6 +12,7 @@ use object_store::{
 };
 use tokio::task::JoinHandle;
 
+use crate::bucket::listing::PAUSES;
 use crate::bucket::words::{fault, plain};
 use crate::bucket::{Bucket, info_of};
 use crate::keys::{random, temporary_of};
@@ -202,19 +203,29 @@ impl<'b> BucketUpload<'b> {
         Ok(())
     }
 
+    /// Puts the object at once; again while the fault may pass, which the library leaves to us: an
+    /// answer that was lost may have been a yes.
     fn publish_small(&mut self) -> Result<(), StorageError> {
-        let options = PutOptions {
-            mode: PutMode::Create,
-            attributes: self.attributes(),
-            ..PutOptions::default()
-        };
         let payload = PutPayload::from_bytes(Bytes::from(std::mem::take(&mut self.part)));
-        let put = self
-            .bucket
-            .wait((self.bucket.store).put_opts(&self.path, payload, options));
-        match put {
-            Err(error) if !self.is_published() => Err(self.fault("publish")(error)),
-            _ => Ok(()),
+        let mut pauses = PAUSES.iter();
+        loop {
+            let options = PutOptions {
+                mode: PutMode::Create,
+                attributes: self.attributes(),
+                ..PutOptions::default()
+            };
+            let put = (self.bucket.store).put_opts(&self.path, payload.clone(), options);
+            let Err(error) = self.bucket.wait(put) else {
+                return Ok(());
+            };
+            if self.is_published() {
+                return Ok(());
+            }
+            let fault = self.fault("publish")(error);
+            match pauses.next() {
+                Some(pause) if fault.class == ErrorClass::Unavailable => std::thread::sleep(*pause),
+                _ => return Err(fault),
+            }
         }
     }
 

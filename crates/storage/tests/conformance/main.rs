@@ -6,6 +6,8 @@
 )]
 
 mod answers;
+mod faults;
+mod proxy;
 mod s3;
 mod uploads;
 
