@@ -23,8 +23,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use tidelock_protocol::{Failure, FailureReason, Outcome, Request, RunId, StorageTarget, Task};
-use tidelock_storage::{Directory, Storage};
+use tidelock_protocol::{
+    BucketTarget, Failure, FailureReason, Outcome, Request, RunId, ServerSideEncryption,
+    StorageTarget, Task,
+};
+use tidelock_storage::{Bucket, BucketConfig, Credentials, Directory, Encryption, Storage};
 
 pub use listener::tell_progress;
 pub use profile::{Limit, StepProfile};
@@ -33,21 +36,58 @@ pub use stall::Watchdog;
 
 /// Carries out a request on the storage it names; what moves is counted in `progress`.
 pub fn run_request(request: &Request, stop: &AtomicBool, progress: &Arc<Progress>) -> Outcome {
-    let StorageTarget::Directory { path } = &request.storage else {
-        return run_without_storage(request);
+    let opened = match &request.storage {
+        StorageTarget::None => return run_without_storage(request),
+        StorageTarget::Directory { path } => directory(path),
+        StorageTarget::Bucket(target) => bucket(target),
     };
-    match Directory::open(Path::new(path)) {
+    match opened {
         Ok(storage) => {
-            let storage = Watched::new(&storage, Arc::clone(progress));
+            let storage = Watched::new(&*storage, Arc::clone(progress));
             carry_out(request, &storage, &Control { stop, progress })
         }
+        Err(failure) => Outcome::Failed(failure),
+    }
+}
+
+fn directory(path: &str) -> Result<Box<dyn Storage>, Failure> {
+    match Directory::open(Path::new(path)) {
+        Ok(storage) => Ok(Box::new(storage)),
         Err(error) => {
             let mut failure = failure::of_storage(&error);
             if failure.reason == FailureReason::ArchiveNotFound {
                 failure.reason = FailureReason::StorageUnavailable;
             }
-            Outcome::Failed(failure)
+            Err(failure)
         }
+    }
+}
+
+fn bucket(target: &BucketTarget) -> Result<Box<dyn Storage>, Failure> {
+    let ca_bundle = target.ca_bundle_path.as_ref().map(|path| {
+        std::fs::read(path).map_err(|error| {
+            let text = format!("the certificates to trust cannot be read from {path}: {error}");
+            failure::failure(FailureReason::StorageDenied, text)
+        })
+    });
+    let config = BucketConfig {
+        bucket: target.bucket.clone(),
+        prefix: target.prefix.clone(),
+        endpoint: target.endpoint.clone(),
+        region: target.region.clone(),
+        path_style: target.path_style,
+        credentials: Credentials::of(Path::new(&target.credentials_path)),
+        ca_bundle: ca_bundle.transpose()?,
+        storage_class: target.storage_class.clone(),
+        encryption: match &target.server_side_encryption {
+            ServerSideEncryption::Unset => Encryption::Unset,
+            ServerSideEncryption::Aes256 => Encryption::Aes256,
+            ServerSideEncryption::Kms { key_id } => Encryption::Kms(key_id.clone()),
+        },
+    };
+    match Bucket::open(&config) {
+        Ok(storage) => Ok(Box::new(storage)),
+        Err(error) => Err(failure::of_storage(&error)),
     }
 }
 

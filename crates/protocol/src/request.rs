@@ -40,8 +40,57 @@ pub enum StorageTarget {
         /// Absolute path of the storage root inside the pod.
         path: String,
     },
+    /// A bucket of an S3-compatible object store.
+    Bucket(BucketTarget),
     /// The task needs no storage.
     None,
+}
+
+/// An S3-compatible bucket, or a part of one, and where in the pod the credentials lie. They
+/// themselves are never in a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BucketTarget {
+    /// Its name.
+    pub bucket: String,
+    /// What every key starts with, without slashes at either end; empty for the whole bucket.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub prefix: String,
+    /// `http://` or `https://`, host and port; none for AWS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// Region that requests are signed for.
+    pub region: String,
+    /// Whether the bucket is named in the path and not in the host.
+    #[serde(default)]
+    pub path_style: bool,
+    /// Absolute path of the folder that the Secret with the credentials is mounted at.
+    pub credentials_path: String,
+    /// Absolute path of a file with certificates to trust beside those of the system, PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_bundle_path: Option<String>,
+    /// Storage class of new objects; none for the bucket's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage_class: Option<String>,
+    /// Encryption by the store.
+    #[serde(default)]
+    pub server_side_encryption: ServerSideEncryption,
+}
+
+/// How a store encrypts new objects.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum ServerSideEncryption {
+    /// As the bucket says.
+    #[default]
+    Unset,
+    /// With keys of the store.
+    Aes256,
+    /// With a key of the store's key management.
+    Kms {
+        /// The key's id.
+        key_id: String,
+    },
 }
 
 /// The mover's task.
