@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::common::{
     BackupVerification, DeletionPolicy, Format, Guard, MoverSpec, ObjectName, Phase, StorageRef,
+    StorageUsed,
     TargetRef, VerificationLevel,
 };
 use crate::immutable;
@@ -53,7 +54,7 @@ const BACKUP_FIELDS: &[&str] = &[
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("has(self.target) || has(self.policyRef)").message("target or policyRef is required: name the PersistentVolumeClaim to back up in target.pvcName, or the BackupPolicy to run in policyRef"),
-    validation = Rule::new("!has(self.target) || !has(self.storage) || self.target.pvcName != self.storage.pvcName").message("target.pvcName must not be the PersistentVolumeClaim that storage names: a backup cannot be kept inside what it saves")
+    validation = Rule::new("!has(self.target) || !has(self.storage) || !has(self.storage.pvcName) || self.target.pvcName != self.storage.pvcName").message("target.pvcName must not be the PersistentVolumeClaim that storage names: a backup cannot be kept inside what it saves")
 )]
 pub struct BackupSpec {
     /// Name of the BackupPolicy this backup belongs to: its retention counts it, and what is unset
@@ -121,6 +122,10 @@ pub struct BackupStatus {
     /// The PersistentVolumeClaim that holds the archive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage_pvc_name: Option<String>,
+    /// The BackupStorage or ClusterBackupStorage it is kept at; unset for a PersistentVolumeClaim
+    /// that was named itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<StorageUsed>,
     /// `<namespace>/<pvc>/<backup>.tar.gz`, or `.tar.zst`, below the storage's root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup_location: Option<String>,

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::KubeSchema;
+use kube::core::Rule;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -14,13 +15,46 @@ pub struct TargetRef {
     pub pvc_name: String,
 }
 
-/// Where backups are kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+/// Where backups are kept: at a PersistentVolumeClaim, or at a BackupStorage or
+/// ClusterBackupStorage.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.pvcName) != has(self.name)").message("exactly one of pvcName and name is required"),
+    validation = Rule::new("!has(self.kind) || has(self.name)").message("kind says what name is the name of")
+)]
 pub struct StorageRef {
     /// Name of a PersistentVolumeClaim in the same namespace that holds the archives.
-    #[schemars(with = "ObjectName")]
-    pub pvc_name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<ObjectName>")]
+    pub pvc_name: Option<String>,
+    /// Name of a BackupStorage in the same namespace, or of a ClusterBackupStorage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<ObjectName>")]
+    pub name: Option<String>,
+    /// What `name` is the name of; unset means a BackupStorage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<StorageKind>,
+}
+
+/// What a storage is the name of; unset means a BackupStorage.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum StorageKind {
+    /// A place for one namespace.
+    #[default]
+    BackupStorage,
+    /// A place for many namespaces.
+    ClusterBackupStorage,
+}
+
+/// The storage that a Backup was kept at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StorageUsed {
+    /// Its kind.
+    pub kind: StorageKind,
+    /// Its name.
+    pub name: String,
 }
 
 /// What happens to the stored archive when its Backup object is deleted; unset in the spec of a

@@ -13,6 +13,7 @@ mod common;
 mod immutable;
 mod policy;
 mod restore;
+mod storage;
 
 pub use backup::{
     Backup, BackupSpec, BackupStatus, FailureStatus, ProgressStatus, ProgressStep,
@@ -20,7 +21,7 @@ pub use backup::{
 };
 pub use common::{
     BackupVerification, ConcurrencyPolicy, DeletionPolicy, Format, Guard, MoverResources,
-    MoverSpec, Phase, Privilege, StorageRef, TargetRef, Toleration, TolerationEffect,
+    MoverSpec, Phase, Privilege, StorageKind, StorageRef, StorageUsed, TargetRef, Toleration, TolerationEffect,
     TolerationOperator, VerificationLevel,
 };
 pub use policy::{
@@ -31,6 +32,12 @@ pub use restore::{
     ChangeStatus, ChangesStatus, MetadataLossStatus, Overwrite, Restore, RestoreFrom, RestoreSpec,
     RestoreStatus, TargetTemplate, TargetTemplateMetadata, TargetTemplateResources,
     TargetTemplateSpec,
+};
+
+pub use storage::{
+    BackupStorage, BackupStorageSpec, BackupStorageStatus, CaBundle, ClusterBackupStorage,
+    ClusterBackupStorageSpec, ClusterBackupStorageStatus, CredentialsRef, PvcStorage, S3Storage,
+    ServerSideEncryption,
 };
 
 /// API group of every resource.

@@ -85,7 +85,7 @@ use crate::common::{
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("self.target.pvcName != (has(self.storage) ? self.storage.pvcName : 'backup-storage')").message("target.pvcName must not be the PersistentVolumeClaim that storage names (backup-storage where unset): a backup cannot be kept inside what it saves")
+    validation = Rule::new("self.target.pvcName != (has(self.storage) ? (has(self.storage.pvcName) ? self.storage.pvcName : '') : 'backup-storage')").message("target.pvcName must not be the PersistentVolumeClaim that storage names (backup-storage where unset): a backup cannot be kept inside what it saves")
 )]
 pub struct BackupPolicySpec {
     /// When to back up: five cron fields (`minute hour day-of-month month day-of-week`, names such

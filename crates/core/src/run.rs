@@ -38,6 +38,15 @@ pub enum Readiness {
 }
 
 impl Readiness {
+    /// The reason, if it is not ready.
+    pub fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Ready => None,
+            Self::Blocked(blocker) => Some(blocker.reason),
+            Self::Refused(refusal) => Some(refusal.reason),
+        }
+    }
+
     /// What is missing or wrong, if anything is.
     pub fn words(&self) -> &str {
         match self {

@@ -6,7 +6,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
 };
 use kube::CustomResourceExt;
-use tidelock_api::{Backup, BackupPolicy, Restore};
+use tidelock_api::{Backup, BackupPolicy, BackupStorage, ClusterBackupStorage, Restore};
 
 /// What every object of Tidelock carries.
 fn part_of() -> BTreeMap<String, String> {
@@ -18,7 +18,13 @@ fn part_of() -> BTreeMap<String, String> {
 
 /// Every CRD, in the order a reader meets them.
 pub fn all() -> Vec<CustomResourceDefinition> {
-    let mut crds = vec![BackupPolicy::crd(), Backup::crd(), Restore::crd()];
+    let mut crds = vec![
+        BackupPolicy::crd(),
+        Backup::crd(),
+        Restore::crd(),
+        BackupStorage::crd(),
+        ClusterBackupStorage::crd(),
+    ];
     for crd in &mut crds {
         crd.metadata.labels = Some(part_of());
         for version in &mut crd.spec.versions {

@@ -10,6 +10,7 @@ use tidelock_api::{
 use tidelock_core::fact::{BackupFact, Holdings, Proof, Standard};
 
 use crate::convert;
+use crate::store::StoreRef;
 
 /// What is known of `backup`. One that never started counts from its creation.
 pub fn of_backup(backup: &Backup) -> BackupFact {
@@ -32,9 +33,7 @@ pub fn of_backup(backup: &Backup) -> BackupFact {
         },
         proved_at: read_back.map(|verification| verification.time.0),
         suspicious: of_type(conditions, SUSPICIOUS) == Some("True") && !is_accepted(backup),
-        storage: status
-            .and_then(|status| status.storage_pvc_name.clone())
-            .unwrap_or_default(),
+        storage: StoreRef::recorded(backup).map_or_else(String::new, |store| store.key()),
         holdings: holdings(backup),
     }
 }

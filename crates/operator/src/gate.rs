@@ -12,6 +12,7 @@ use tidelock_core::queue::{self, Admission, Limits, Mover, Waiting};
 
 use crate::context::Caches;
 use crate::job::{RunKind, STORAGE_ANNOTATION};
+use crate::store::StoreRef;
 use crate::run::observe::is_finished;
 
 /// How often the place of a waiting run is told anew; a long queue that moves must not become a
@@ -251,8 +252,11 @@ fn cannot_be_placed(pod: &Pod) -> bool {
     })
 }
 
-/// A key that no two storages share.
+/// A key that no two storages share. What belongs to no namespace is one for all.
 pub fn storage_key(namespace: &str, claim: &str) -> String {
+    if matches!(StoreRef::of_key(claim), StoreRef::ClusterStorage(_)) {
+        return claim.to_owned();
+    }
     format!("{namespace}/{claim}")
 }
 

@@ -13,13 +13,12 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource, ResourceExt};
 use tidelock_api::{DEFAULT_STALL_TIMEOUT_SECONDS, MoverSpec, RUN_KIND_LABEL, RUN_UID_LABEL};
-use tidelock_protocol::{
-    ExitCode, PROTOCOL_VERSION, Request, RunId, STORAGE_PATH, StorageTarget, Task,
-};
+use tidelock_protocol::{ExitCode, PROTOCOL_VERSION, Request, RunId, StorageTarget, Task};
 
 use crate::convert;
 use crate::error::Error;
 use crate::placement::Placement;
+use crate::store::{Store, Use};
 
 /// Name of the mover's container.
 pub const CONTAINER: &str = "mover";
@@ -30,7 +29,7 @@ pub const MANAGED_BY: &str = "tidelock";
 /// Annotation on Jobs and pods: the name of the object they work for.
 pub const RUN_NAME_ANNOTATION: &str = "tidelock.dev/run-name";
 
-/// Annotation on Jobs and pods: the claim that holds the archives they work on.
+/// Annotation on Jobs and pods: the storage of the archives they work on.
 pub const STORAGE_ANNOTATION: &str = "tidelock.dev/storage";
 /// Annotation on Jobs and pods that have to run on one node: why, as a sentence.
 pub const PIN_ANNOTATION: &str = "tidelock.dev/pinned";
@@ -66,30 +65,64 @@ impl RunKind {
     }
 }
 
-/// A PVC in a mover pod.
+/// Something that a mover pod mounts.
 #[derive(Debug, Clone)]
 pub struct Mount<'a> {
-    /// Name of the claim.
-    pub claim: &'a str,
+    /// What it is.
+    pub what: Mounted<'a>,
     /// Where it is mounted.
     pub path: &'a str,
     /// Whether the mover may not write to it.
     pub read_only: bool,
 }
 
-/// The mover's request to do `task` on the storage claim, as JSON.
-pub fn request(run: RunId, mover: &MoverSpec, task: Task) -> Result<String, Error> {
+/// What is mounted.
+#[derive(Debug, Clone, Copy)]
+pub enum Mounted<'a> {
+    /// A PersistentVolumeClaim, or a folder of it.
+    Claim {
+        /// Its name.
+        name: &'a str,
+        /// The folder.
+        sub_path: Option<&'a str>,
+    },
+    /// A Secret of that name.
+    Secret(&'a str),
+    /// A ConfigMap of that name.
+    ConfigMap(&'a str),
+}
+
+impl<'a> Mount<'a> {
+    /// All of a claim.
+    pub fn claim(name: &'a str, path: &'a str, read_only: bool) -> Self {
+        let what = Mounted::Claim {
+            name,
+            sub_path: None,
+        };
+        Self {
+            what,
+            path,
+            read_only,
+        }
+    }
+}
+
+/// A storage and what is done to it.
+pub type StoreUse<'a> = (&'a Store, Use);
+
+/// The mover's request to do `task` on `store`, as JSON.
+pub fn request(
+    run: RunId,
+    mover: &MoverSpec,
+    task: Task,
+    store: Option<&Store>,
+) -> Result<String, Error> {
     let stall = mover.stall_timeout_seconds;
     let object = format!("{}/{}", run.namespace, run.name);
     let request = Request {
         version: PROTOCOL_VERSION,
         run,
-        storage: match task {
-            Task::Undo(_) => StorageTarget::None,
-            _ => StorageTarget::Directory {
-                path: STORAGE_PATH.to_owned(),
-            },
-        },
+        storage: store.map_or(StorageTarget::None, Store::target),
         stall_timeout_seconds: Some(stall.unwrap_or(DEFAULT_STALL_TIMEOUT_SECONDS).into()),
         task,
     };
@@ -116,8 +149,10 @@ pub struct RunJob<'a> {
     pub image: &'a str,
     /// The mover's task.
     pub task: Task,
-    /// Its volumes.
+    /// Its volumes besides the storage.
     pub mounts: &'a [Mount<'a>],
+    /// The storage it works on.
+    pub store: Option<StoreUse<'a>>,
     /// What the user says of the pod.
     pub mover: &'a MoverSpec,
     /// Where it runs and as whom.
@@ -139,8 +174,9 @@ pub fn of_run<R: Resource<DynamicType = ()>>(run: &R, job: RunJob<'_>) -> Result
         run_uid: &id.uid,
         owners: run.controller_owner_ref(&()).into_iter().collect(),
         image: job.image,
-        request: request(id.clone(), job.mover, job.task)?,
+        request: request(id.clone(), job.mover, job.task, job.store.map(|(store, _)| store))?,
         mounts: job.mounts,
+        store: job.store,
         mover: job.mover,
         placement: job.placement,
         ttl_seconds: None,
@@ -166,8 +202,10 @@ pub struct JobPlan<'a> {
     pub image: &'a str,
     /// The mover's request, as JSON.
     pub request: String,
-    /// Its volumes.
+    /// Its volumes besides the storage.
     pub mounts: &'a [Mount<'a>],
+    /// The storage it works on.
+    pub store: Option<StoreUse<'a>>,
     /// What the user says of the pod.
     pub mover: &'a MoverSpec,
     /// Where it runs and as whom.
@@ -190,9 +228,8 @@ pub fn build(plan: JobPlan<'_>) -> Job {
         (RUN_UID_LABEL.to_owned(), plan.run_uid.to_owned()),
     ]);
     let mut annotations = plan.annotations.clone();
-    let storage = plan.mounts.iter().find(|mount| mount.path == STORAGE_PATH);
-    if let Some(storage) = storage {
-        annotations.insert(STORAGE_ANNOTATION.to_owned(), storage.claim.to_owned());
+    if let Some((store, _)) = plan.store {
+        annotations.insert(STORAGE_ANNOTATION.to_owned(), store.reference.key());
     }
     annotations.insert(RUN_NAME_ANNOTATION.to_owned(), plan.run_name.to_owned());
     if let Some(pin) = &plan.placement.pin {
@@ -276,17 +313,9 @@ mod tests {
             image: "tidelock.dev/tidelock:dev",
             request: r#"{"a":"$(HOME)"}"#.to_owned(),
             mounts: &[
-                Mount {
-                    claim: "data",
-                    path: "/source",
-                    read_only: true,
-                },
-                Mount {
-                    claim: "backup-storage",
-                    path: "/storage",
-                    read_only: false,
-                },
+                Mount::claim("data", "/source", true),
             ],
+            store: Some((&Store::of_claim("backup-storage"), Use::Write)),
             mover: &MoverSpec::default(),
             placement,
             ttl_seconds: None,

@@ -75,6 +75,18 @@ pub const PERMISSIONS: &[Permission] = &[
         why: "owning Jobs where OwnerReferencesPermissionEnforcement is on",
     },
     Permission {
+        group: GROUP,
+        resource: "backupstorages",
+        verbs: &["get"],
+        why: "where bytes live",
+    },
+    Permission {
+        group: GROUP,
+        resource: "clusterbackupstorages",
+        verbs: &["get"],
+        why: "where bytes live, and whether the namespace may keep its own there",
+    },
+    Permission {
         group: "batch",
         resource: "jobs",
         verbs: &["get", "list", "watch", "create", "patch", "delete"],

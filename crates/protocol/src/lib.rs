@@ -41,5 +41,9 @@ pub const TERMINATION_LOG: &str = "/dev/termination-log";
 pub const SOURCE_PATH: &str = "/source";
 /// Where the storage volume is mounted.
 pub const STORAGE_PATH: &str = "/storage";
+/// Where the Secret of a bucket is mounted.
+pub const CREDENTIALS_PATH: &str = "/credentials";
+/// Where the certificates to trust are mounted.
+pub const CA_BUNDLE_PATH: &str = "/certificates";
 /// Where the volume to restore into is mounted.
 pub const TARGET_PATH: &str = "/target";

@@ -8,6 +8,7 @@ use tidelock_protocol::{FolderReport, Household};
 use crate::context::Context;
 use crate::convert::{self, to_i64};
 use crate::run::observe::is_live;
+use crate::store::StoreRef;
 use jiff::Timestamp;
 
 /// Most Backups of a volume that are listed for the mover; keeps the request well below the size
@@ -16,22 +17,20 @@ const MOST_KNOWN: usize = 1000;
 /// Most runs that may be writing that are listed for the mover.
 const MOST_ACTIVE: usize = 500;
 
-/// What the caches tell of the folder of the claim `pvc` on `storage_pvc`.
+/// What the caches tell of the folder of the claim `pvc` on `store`.
 ///
 /// # Guarantees
 /// Every run of the namespace that may be writing is listed: those that have not ended, those that
 /// are being deleted, and whatever has a pod that is not at its end. Where the lists would be too
 /// long there are none, and then the mover sweeps and lists nothing.
-pub fn household(ctx: &Context, namespace: &str, pvc: &str, storage_pvc: &str) -> Household {
+pub fn household(ctx: &Context, namespace: &str, pvc: &str, store: &StoreRef) -> Household {
     let backups = ctx
         .caches
         .backups
         .state_filter(|backup| backup.namespace().as_deref() == Some(namespace));
     let kept_there = |backup: &&std::sync::Arc<Backup>| {
-        backup.status.as_ref().is_some_and(|status| {
-            status.pvc_name.as_deref() == Some(pvc)
-                && status.storage_pvc_name.as_deref() == Some(storage_pvc)
-        })
+        let saved = backup.status.as_ref().and_then(|status| status.pvc_name.as_deref());
+        saved == Some(pvc) && StoreRef::recorded(backup).as_ref() == Some(store)
     };
     let known: Vec<String> = backups
         .iter()

@@ -3,13 +3,13 @@
 use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt;
 use tidelock_api::{
-    Backup, BackupPolicy, DEFAULT_START_DEADLINE_SECONDS, DEFAULT_STORAGE_PVC, DeletionPolicy,
+    Backup, BackupPolicy, DEFAULT_START_DEADLINE_SECONDS, DeletionPolicy,
     Format, Guard, MoverSpec,
 };
 use tidelock_core::names;
 use tidelock_core::run::Readiness;
 use tidelock_protocol::{
-    BackupTask, DeleteItem, DeleteTask, Household, Location, SOURCE_PATH, STORAGE_PATH, Task,
+    BackupTask, DeleteItem, DeleteTask, Household, Location, SOURCE_PATH, Task,
     VerificationLevel,
 };
 
@@ -17,6 +17,7 @@ use crate::convert;
 use crate::error::Error;
 use crate::job::{self, Mount, RunJob, RunKind};
 use crate::placement::Placement;
+use crate::store::{Store, StoreRef, Use};
 use crate::telemetry::reasons;
 use crate::volume;
 
@@ -25,8 +26,10 @@ use crate::volume;
 pub struct BackupPlan {
     /// The claim to save.
     pub pvc: String,
-    /// The claim that holds the archive.
-    pub storage_pvc: String,
+    /// Where the archive is kept.
+    pub store: StoreRef,
+    /// The same as it was found; none before it was looked for.
+    pub found: Option<Store>,
     /// Where the archive goes.
     pub location: Location,
     /// Its form.
@@ -65,16 +68,11 @@ pub fn resolve(
             Err(readiness) => return Ok(Err(readiness)),
         },
     };
-    let storage_pvc = recorded
-        .and_then(|status| status.storage_pvc_name.clone())
-        .or_else(|| {
-            spec.storage
-                .as_ref()
-                .map(|storage| storage.pvc_name.clone())
-        })
-        .or_else(|| policy.and_then(|p| p.spec.storage.as_ref().map(|s| s.pvc_name.clone())))
-        .unwrap_or_else(|| DEFAULT_STORAGE_PVC.to_owned());
-    if storage_pvc == pvc {
+    let store = StoreRef::recorded(backup)
+        .or_else(|| spec.storage.as_ref().map(StoreRef::named))
+        .or_else(|| policy.map(StoreRef::of_policy))
+        .unwrap_or_default();
+    if store.claim() == Some(&*pvc) {
         return Ok(Err(volume::refused(
             reasons::STORAGE_IS_TARGET,
             format!(
@@ -85,7 +83,8 @@ pub fn resolve(
     let location = location(&namespace, &pvc, &name)?;
     Ok(Ok(BackupPlan {
         pvc,
-        storage_pvc,
+        store,
+        found: None,
         location,
         format: format(backup, policy),
         deletion_policy: deletion_policy(backup, policy),
@@ -198,22 +197,14 @@ pub fn job(backup: &Backup, plan: &BackupPlan, image: &str) -> Result<Job, Error
         verification: plan.verification,
         household: plan.household.clone(),
     });
-    let source = Mount {
-        claim: &plan.pvc,
-        path: SOURCE_PATH,
-        read_only: true,
-    };
-    let storage = Mount {
-        claim: &plan.storage_pvc,
-        path: STORAGE_PATH,
-        read_only: false,
-    };
+    let source = Mount::claim(&plan.pvc, SOURCE_PATH, true);
     let job = RunJob {
         name: &plan.job_name,
         kind: RunKind::Backup,
         image,
         task,
-        mounts: &[source, storage],
+        mounts: &[source],
+        store: plan.found.as_ref().map(|store| (store, Use::Write)),
         mover: &plan.mover,
         placement: &plan.placement,
     };
@@ -224,6 +215,7 @@ pub fn job(backup: &Backup, plan: &BackupPlan, image: &str) -> Result<Job, Error
 pub fn undo_job(
     backup: &Backup,
     policy: Option<&BackupPolicy>,
+    store: &Store,
     placement: &Placement,
     name: &str,
     image: &str,
@@ -238,17 +230,13 @@ pub fn undo_job(
             unfinished_only: false,
         }],
     });
-    let storage = Mount {
-        claim: &status.storage_pvc_name.unwrap_or_default(),
-        path: STORAGE_PATH,
-        read_only: false,
-    };
     let job = RunJob {
         name,
         kind: RunKind::Undo,
         image,
         task,
-        mounts: &[storage],
+        mounts: &[],
+        store: Some((store, Use::Write)),
         mover: &job::in_its_own_time(mover(backup, policy)),
         placement,
     };

@@ -32,8 +32,8 @@ use crate::run::observe::{
     condition, find_job, has_condition, is_finished, is_live, pod_fact, pods_of,
 };
 use crate::run::{report, tell as tell_run, write_status};
+use crate::store::{self, StoreRef};
 use crate::telemetry::reasons;
-use crate::volume;
 
 /// Annotation on a delete Job: how many tries were made before it.
 const ATTEMPT_ANNOTATION: &str = "tidelock.dev/attempt";
@@ -125,12 +125,8 @@ async fn observe(backup: &Backup, ctx: &Context) -> Result<RemovalFacts, Error> 
         Some(job) => delete_fact(backup, &job, ctx).await?,
         None => DeleteJob::Absent,
     };
-    if let Some(storage) = storage_pvc(backup) {
-        let claim = volume::get(ctx, &namespace, storage).await?;
-        let gone = claim.is_none();
-        facts.storage_gone = gone.then(|| {
-            format!("its storage PersistentVolumeClaim {storage} does not exist any more")
-        });
+    if let Some(reference) = StoreRef::recorded(backup) {
+        facts.storage_gone = store::gone(ctx, &namespace, &reference).await?;
     }
     Ok(facts)
 }
@@ -198,10 +194,6 @@ fn reader(backup: &Backup, ctx: &Context) -> Option<String> {
 
 fn run_job_name(backup: &Backup) -> Option<&String> {
     backup.status.as_ref()?.job_name.as_ref()
-}
-
-fn storage_pvc(backup: &Backup) -> Option<&str> {
-    backup.status.as_ref()?.storage_pvc_name.as_deref()
 }
 
 fn leaving_since(backup: &Backup) -> Timestamp {
@@ -347,14 +339,14 @@ async fn remove_batch(
         release(backup, ctx, Some(POLICY_DELETED.to_owned()), now).await?;
         return Ok(Action::await_change());
     }
-    let placement = match placing::on_storage(backup, ctx).await? {
-        Ok(placement) => placement,
+    let (store, placement) = match placing::on_storage(backup, ctx).await? {
+        Ok(both) => both,
         Err(not_ready) => {
             not_yet(backup, ctx, not_ready.words(), now).await?;
             return Ok(Action::requeue(AFTER_REFUSAL));
         }
     };
-    let job = batch::job(&batch, backup, attempt, &placement, ctx)?;
+    let job = batch::job(&batch, backup, attempt, (&store, &placement), ctx)?;
     match effects::ensure_job(ctx, &job).await? {
         Created::Exists => {}
         Created::NamespaceLeaving => {

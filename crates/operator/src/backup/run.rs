@@ -20,6 +20,7 @@ use crate::fact;
 use crate::placement::{self, DataOwner, Placement, Volume, Wanted};
 use crate::run::kind::{Fields, Load, Progress, Remark, Run, Settled, Words, fields, progress};
 use crate::run::report::RunFailure;
+use crate::store::{self, Store, Use};
 use crate::telemetry::reasons;
 use crate::volume;
 
@@ -40,7 +41,7 @@ impl Run for Backup {
     fn load(plan: &BackupPlan) -> Load {
         Load {
             node: plan.placement.pin.as_ref().map(|pin| pin.node.clone()),
-            storage: plan.storage_pvc.clone(),
+            storage: plan.store.key(),
         }
     }
 
@@ -97,24 +98,27 @@ impl Run for Backup {
             Err(readiness) => return Ok((None, readiness)),
         };
         let source = volume::get(ctx, &namespace, &plan.pvc).await?;
-        let storage = volume::get(ctx, &namespace, &plan.storage_pvc).await?;
+        let store = match store::find(ctx, &namespace, &plan.store).await? {
+            Ok(store) => store,
+            Err(not_ready) => return Ok((Some(plan), not_ready)),
+        };
         let readiness = volume::all([
             volume::source(&plan.pvc, source.as_ref()),
-            volume::storage(&plan.storage_pvc, storage.as_ref()),
+            apart(&plan.pvc, &store),
+            store.readiness(Use::Write),
         ]);
-        let household = household::household(ctx, &namespace, &plan.pvc, &plan.storage_pvc);
+        let household = household::household(ctx, &namespace, &plan.pvc, &plan.store);
         plan.household = household;
         if readiness != Readiness::Ready {
             return Ok((Some(plan), readiness));
         }
+        let source = Volume::of(&plan.pvc, source.as_ref());
+        let volumes: Vec<_> = [source].into_iter().chain(store.volume()).collect();
         let placed = placement::place(
             ctx,
             &Wanted {
                 namespace: &namespace,
-                volumes: &[
-                    Volume::of(&plan.pvc, source.as_ref()),
-                    Volume::of(&plan.storage_pvc, storage.as_ref()),
-                ],
+                volumes: &volumes,
                 unused: None,
                 mover: &plan.mover,
                 data: &plan.pvc,
@@ -123,6 +127,7 @@ impl Run for Backup {
         )
         .await?;
         let readiness = placement::settle(&mut plan.placement, placed);
+        plan.found = Some(store.clone());
         Ok((Some(plan), readiness))
     }
 
@@ -130,14 +135,14 @@ impl Run for Backup {
         let archive = plan.location.archive_key(convert::format(plan.format));
         let status = self.status.get_or_insert_default();
         status.pvc_name = Some(plan.pvc.clone());
-        status.storage_pvc_name = Some(plan.storage_pvc.clone());
+        plan.store.record(status);
         status.backup_location = Some(archive.clone());
         status.format = Some(plan.format);
         status.deletion_policy = Some(plan.deletion_policy);
         status.security_context = placement::to_status(&plan.placement.security).map(Box::new);
         format!(
             "Backing up PersistentVolumeClaim {} to {archive} on {}",
-            plan.pvc, plan.storage_pvc
+            plan.pvc, plan.store.told()
         )
     }
 
@@ -169,12 +174,20 @@ impl Run for Backup {
     }
 
     async fn undo_job(&self, ctx: &Context, name: &str) -> Result<Result<Job, Readiness>, Error> {
-        let placement = match placing::on_storage(self, ctx).await? {
-            Ok(placement) => placement,
+        let (store, placement) = match placing::on_storage(self, ctx).await? {
+            Ok(both) => both,
             Err(not_ready) => return Ok(Err(not_ready)),
         };
         let policy = super::policy(self, ctx);
-        plan::undo_job(self, policy.as_deref(), &placement, name, &ctx.mover_image).map(Ok)
+        plan::undo_job(
+            self,
+            policy.as_deref(),
+            &store,
+            &placement,
+            name,
+            &ctx.mover_image,
+        )
+        .map(Ok)
     }
 
     fn undone(&mut self, _outcome: &Outcome) -> String {
@@ -215,6 +228,20 @@ impl Run for Backup {
         verification::take_in(self, &done, now);
         remarks.extend(suspicion::take_in(self, suspicion, now));
         Ok(Settled { summary, remarks })
+    }
+}
+
+/// Refuses a storage that stands on the volume it would save.
+fn apart(pvc: &str, store: &Store) -> Readiness {
+    match store.volume() {
+        Some(volume) if volume.name == pvc => volume::refused(
+            reasons::STORAGE_IS_TARGET,
+            format!(
+                "{} stands on PersistentVolumeClaim {pvc}; a backup inside the volume it saves is lost with it. Name another storage.",
+                store.reference
+            ),
+        ),
+        _ => Readiness::Ready,
     }
 }
 

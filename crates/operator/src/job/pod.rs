@@ -3,33 +3,30 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Affinity, Container, EmptyDirVolumeSource, EnvVar, NodeAffinity, NodeSelector,
+    Affinity, ConfigMapVolumeSource, Container, EmptyDirVolumeSource, EnvVar, NodeAffinity, NodeSelector,
     NodeSelectorRequirement, NodeSelectorTerm, PersistentVolumeClaimVolumeSource, PodSpec,
-    PreferredSchedulingTerm, ResourceRequirements, Toleration, Volume, VolumeMount,
+    PreferredSchedulingTerm, ResourceRequirements, SecretVolumeSource, Toleration, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use tidelock_api::MoverResources;
 use tidelock_protocol::{REQUEST_ENV, TERMINATION_LOG};
 
-use crate::job::{CONTAINER, JobPlan, security};
+use crate::job::{CONTAINER, JobPlan, Mount, Mounted, security};
 use crate::placement::Placement;
 
 type Quantities = BTreeMap<String, Quantity>;
 
+/// A mover may be any user, and is alone in its pod.
+const SECRET_MODE: i32 = 0o444;
 /// How long a mover stays on a node that does not answer, before it is made anew elsewhere. What
 /// Kubernetes gives pods that say nothing; a workload may say more of itself.
 const LOST_NODE_SECONDS: i64 = 300;
 
 /// The pod of `plan`.
 pub fn pod(plan: &JobPlan<'_>) -> PodSpec {
-    let claim_volumes = plan.mounts.iter().enumerate().map(|(index, mount)| Volume {
-        name: volume_name(index),
-        persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
-            claim_name: mount.claim.to_owned(),
-            read_only: None,
-        }),
-        ..Default::default()
-    });
+    let mounts = mounts(plan);
+    let volumes = mounts.iter().enumerate();
+    let volumes = volumes.map(|(index, mount)| volume(index, mount.what));
     let scratch = Volume {
         name: "tmp".to_owned(),
         empty_dir: Some(EmptyDirVolumeSource {
@@ -47,8 +44,8 @@ pub fn pod(plan: &JobPlan<'_>) -> PodSpec {
             &placement.security,
             placement.se_linux.as_ref(),
         )),
-        containers: vec![container(plan)],
-        volumes: Some(claim_volumes.chain([scratch]).collect()),
+        containers: vec![container(plan, &mounts)],
+        volumes: Some(volumes.chain([scratch]).collect()),
         affinity: affinity(placement),
         node_selector: Some(plan.mover.node_selector.clone()).filter(|map| !map.is_empty()),
         tolerations: Some(tolerations(&plan.mover.tolerations, &placement.tolerations)),
@@ -58,17 +55,56 @@ pub fn pod(plan: &JobPlan<'_>) -> PodSpec {
     }
 }
 
-fn container(plan: &JobPlan<'_>) -> Container {
-    let mounts = plan
-        .mounts
-        .iter()
-        .enumerate()
-        .map(|(index, mount)| VolumeMount {
-            name: volume_name(index),
-            mount_path: mount.path.to_owned(),
-            read_only: Some(mount.read_only),
+/// What the pod mounts, the storage last.
+fn mounts<'a>(plan: &JobPlan<'a>) -> Vec<Mount<'a>> {
+    let store = plan.store.map(|(store, wanted)| store.mounts(wanted));
+    let own = plan.mounts.iter().cloned();
+    own.chain(store.into_iter().flatten()).collect()
+}
+
+fn volume(index: usize, what: Mounted<'_>) -> Volume {
+    let name = volume_name(index);
+    match what {
+        Mounted::Claim { name: claim, .. } => Volume {
+            name,
+            persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+                claim_name: claim.to_owned(),
+                read_only: None,
+            }),
             ..Default::default()
-        });
+        },
+        Mounted::Secret(secret) => Volume {
+            name,
+            secret: Some(SecretVolumeSource {
+                secret_name: Some(secret.to_owned()),
+                default_mode: Some(SECRET_MODE),
+                ..Default::default()
+            }),
+            ..Default::default()
+        },
+        Mounted::ConfigMap(config_map) => Volume {
+            name,
+            config_map: Some(ConfigMapVolumeSource {
+                name: config_map.to_owned(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        },
+    }
+}
+
+fn container(plan: &JobPlan<'_>, mounts: &[Mount<'_>]) -> Container {
+    let mounts = mounts.iter().enumerate();
+    let mounts = mounts.map(|(index, mount)| VolumeMount {
+        name: volume_name(index),
+        mount_path: mount.path.to_owned(),
+        read_only: Some(mount.read_only),
+        sub_path: match mount.what {
+            Mounted::Claim { sub_path, .. } => sub_path.map(str::to_owned),
+            Mounted::Secret(_) | Mounted::ConfigMap(_) => None,
+        },
+        ..Default::default()
+    });
     let scratch = VolumeMount {
         name: "tmp".to_owned(),
         mount_path: "/tmp".to_owned(),

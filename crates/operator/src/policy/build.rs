@@ -10,15 +10,14 @@ use tidelock_api::{
     SLOT_ANNOTATION,
 };
 use tidelock_core::names;
-use tidelock_protocol::{
-    ExpectedArchive, Household, RunId, STORAGE_PATH, Task, VerifyItem, VerifyTask,
-};
+use tidelock_protocol::{ExpectedArchive, Household, RunId, Task, VerifyItem, VerifyTask};
 
 use crate::backup::location;
 use crate::convert;
 use crate::error::Error;
-use crate::job::{JobPlan, Mount, RunKind};
+use crate::job::{JobPlan, RunKind};
 use crate::placement::Placement;
+use crate::store::{Store, Use};
 
 /// The Backup of `policy` for `slot`, with all it needs written out, so that a later change of the
 /// policy does not change this run.
@@ -67,8 +66,8 @@ pub struct VerifyJob<'a> {
     pub name: &'a str,
     /// What no other run of the cluster is known by.
     pub run_uid: &'a str,
-    /// The claim that holds all of them.
-    pub storage: &'a str,
+    /// Where all of them are kept.
+    pub store: &'a Store,
     /// What it reads.
     pub backups: &'a [&'a Backup],
     /// The names of all Backups of the volume that the cluster knows.
@@ -116,12 +115,9 @@ pub fn verify_job(policy: &BackupPolicy, job: VerifyJob<'_>) -> Result<Job, Erro
         run_uid: job.run_uid,
         owners: policy.controller_owner_ref(&()).into_iter().collect(),
         image: job.image,
-        request: crate::job::request(id, &mover, task)?,
-        mounts: &[Mount {
-            claim: job.storage,
-            path: STORAGE_PATH,
-            read_only: true,
-        }],
+        request: crate::job::request(id, &mover, task, Some(job.store))?,
+        mounts: &[],
+        store: Some((job.store, Use::Read)),
         mover: &mover,
         placement: job.placement,
         ttl_seconds: None,
@@ -148,6 +144,8 @@ fn verify_item(backup: &Backup, namespace: &str) -> Result<VerifyItem, Error> {
 
 #[cfg(test)]
 mod tests {
+    use tidelock_protocol::STORAGE_PATH;
+
     use super::*;
 
     #[test]
@@ -169,7 +167,7 @@ mod tests {
         let wanted = VerifyJob {
             name: "j",
             run_uid: "p-1-0",
-            storage: "store",
+            store: &Store::of_claim("store"),
             backups: &[&a, &b],
             known: None,
             placement: &Placement::default(),

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use tidelock_api::{
@@ -26,14 +25,14 @@ use crate::error::Error;
 use crate::gate::{RETELL, Turn, storage_key};
 use crate::job::RunKind;
 use crate::owners;
-use crate::placement::{self, DataOwner, Placement, Volume, Wanted};
+use crate::placement::{self, DataOwner, Placement, Wanted};
 use crate::policy::build::VerifyJob;
 use crate::policy::observe::Observed;
 use crate::policy::{build, report, verdicts};
 use crate::run::effects::{self, Created};
 use crate::run::observe::{is_finished, pod_fact, pods_of};
+use crate::store::{self, Store, StoreRef};
 use crate::telemetry::{policy_reasons, reasons};
-use crate::volume;
 
 /// Pause before a Job that the API server did not take is asked for again.
 const AFTER_REFUSAL: SignedDuration = SignedDuration::from_secs(60);
@@ -231,16 +230,17 @@ enum Started {
 async fn place(
     policy: &BackupPolicy,
     ctx: &Context,
-    (storage, claim): (&str, &PersistentVolumeClaim),
+    store: &Store,
     backups: &[&Backup],
 ) -> Result<Result<Placement, Readiness>, Error> {
     let written: Vec<Ids> = backups.iter().copied().filter_map(written_as).collect();
     let mut owners: Vec<DataOwner<'_>> = written.iter().map(DataOwner::Recorded).collect();
     let source = &policy.spec.target.pvc_name;
     owners.push(DataOwner::PodsOf(source));
+    let volumes: Vec<_> = store.volume().into_iter().collect();
     let wanted = Wanted {
         namespace: &convert::namespace(policy)?,
-        volumes: &[Volume::of(storage, Some(claim))],
+        volumes: &volumes,
         unused: None,
         mover: &policy.spec.mover.clone().unwrap_or_default(),
         data: source,
@@ -303,19 +303,22 @@ async fn launch(
     (name, run_uid, full_nodes): (&str, &str, Vec<String>),
 ) -> Result<Launch, Error> {
     let namespace = convert::namespace(policy)?;
-    let storage = &batch.storage;
+    let reference = StoreRef::of_key(&batch.storage);
     let count = text::count(batch.backups.len() as u64, "backup");
-    let Some(claim) = volume::get(ctx, &namespace, storage).await? else {
-        return Ok(Launch::Passed(format!(
-            "{count} cannot be read again: PersistentVolumeClaim {storage}, which holds them, does not exist"
-        )));
+    let passed = |why: &str| Ok(Launch::Passed(format!("{count} cannot be read again: {why}")));
+    let store = match store::find(ctx, &namespace, &reference).await? {
+        Ok(store) => store,
+        Err(not_ready) => return passed(not_ready.words()),
     };
+    if let Some(why) = store.missing() {
+        return passed(&why);
+    }
     let backups: Vec<&Backup> = batch
         .backups
         .iter()
         .flat_map(|name| observed.named(std::slice::from_ref(name)))
         .collect();
-    let mut placement = match place(policy, ctx, (storage, &claim), &backups).await? {
+    let mut placement = match place(policy, ctx, &store, &backups).await? {
         Ok(placement) => placement,
         Err(not_ready) => return Ok(Launch::NotYet(text::sentence(not_ready.words()))),
     };
@@ -324,9 +327,9 @@ async fn launch(
     let wanted = VerifyJob {
         name,
         run_uid,
-        storage,
+        store: &store,
         backups: &backups,
-        known: household::household(ctx, &namespace, pvc, storage).known,
+        known: household::household(ctx, &namespace, pvc, &reference).known,
         placement: &placement,
         image: &ctx.mover_image,
     };

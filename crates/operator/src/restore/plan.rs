@@ -13,13 +13,14 @@ use tidelock_core::identity::Ids;
 use tidelock_core::names;
 use tidelock_core::run::Readiness;
 use tidelock_protocol::{
-    Effect, ExpectedArchive, Location, RestoreTask, STORAGE_PATH, TARGET_PATH, Task, UndoTask,
+    Effect, ExpectedArchive, Location, RestoreTask, TARGET_PATH, Task, UndoTask,
 };
 
 use crate::convert;
 use crate::error::Error;
 use crate::job::{self, Mount, RunJob, RunKind};
 use crate::placement::{self, Placement};
+use crate::store::{Store, StoreRef, Use};
 use crate::telemetry::reasons;
 use crate::volume;
 
@@ -36,8 +37,10 @@ pub struct RestorePlan {
     pub source_pvc: String,
     /// As whom the mover of the backup ran, where it was not root.
     pub backed_up_as: Option<Ids>,
-    /// The claim that holds the archive.
-    pub storage_pvc: String,
+    /// Where the archive is kept.
+    pub store: StoreRef,
+    /// The same as it was found; none before it was looked for.
+    pub found: Option<Store>,
     /// Where the archive stands.
     pub location: Location,
     /// What the archive must be.
@@ -100,17 +103,13 @@ pub fn undo_job(
         target_path: TARGET_PATH.to_owned(),
         overwrite: convert::overwrite(restore.spec.overwrite),
     });
-    let mount = Mount {
-        claim: target,
-        path: TARGET_PATH,
-        read_only: false,
-    };
     let job = RunJob {
         name,
         kind: RunKind::Undo,
         image,
         task,
-        mounts: &[mount],
+        mounts: &[Mount::claim(target, TARGET_PATH, false)],
+        store: None,
         mover: &job::in_its_own_time(restore.spec.mover.clone().unwrap_or_default()),
         placement,
     };
@@ -135,11 +134,11 @@ pub fn resolve(
         return Ok(Err(readiness));
     }
     let status = backup.status.clone().unwrap_or_default();
-    let (Some(digest), Some(size), Some(pvc), Some(storage_pvc)) = (
+    let (Some(digest), Some(size), Some(pvc), Some(store)) = (
         status.digest,
         status.size,
         status.pvc_name,
-        status.storage_pvc_name,
+        StoreRef::recorded(backup),
     ) else {
         return Ok(Err(volume::refused(
             reasons::BACKUP_NOT_COMPLETED,
@@ -149,7 +148,7 @@ pub fn resolve(
         )));
     };
     let target_pvc = target_name(restore).to_owned();
-    if target_pvc == storage_pvc {
+    if store.claim() == Some(&*target_pvc) {
         return Ok(Err(volume::refused(
             reasons::STORAGE_IS_TARGET,
             format!(
@@ -168,7 +167,8 @@ pub fn resolve(
         target_pvc,
         source_pvc: pvc,
         backed_up_as: status.security_context.as_deref().map(placement::recorded),
-        storage_pvc,
+        store,
+        found: None,
         location,
         expected: ExpectedArchive {
             digest,
@@ -253,22 +253,14 @@ pub fn job(restore: &Restore, plan: &RestorePlan, image: &str) -> Result<Job, Er
         read_back: restore.spec.verify,
         allow_metadata_loss: restore.spec.allow_metadata_loss,
     });
-    let storage = Mount {
-        claim: &plan.storage_pvc,
-        path: STORAGE_PATH,
-        read_only: true,
-    };
-    let target = Mount {
-        claim: &plan.target_pvc,
-        path: TARGET_PATH,
-        read_only: restore.spec.dry_run,
-    };
+    let target = Mount::claim(&plan.target_pvc, TARGET_PATH, restore.spec.dry_run);
     let job = RunJob {
         name: &plan.job_name,
         kind: RunKind::Restore,
         image,
         task,
-        mounts: &[storage, target],
+        mounts: &[target],
+        store: plan.found.as_ref().map(|store| (store, Use::Read)),
         mover: &plan.mover,
         placement: &plan.placement,
     };

@@ -20,6 +20,7 @@ use crate::restore::plan::{self, RestorePlan};
 use crate::run::kind::{Fields, Load, Progress, Run, Settled, Words, fields, progress};
 use crate::run::report::RunFailure;
 use crate::run::tell;
+use crate::store::{self, Store, Use};
 use crate::telemetry::reasons;
 use crate::volume;
 
@@ -40,7 +41,7 @@ impl Run for Restore {
     fn load(plan: &RestorePlan) -> Load {
         Load {
             node: plan.placement.pin.as_ref().map(|pin| pin.node.clone()),
-            storage: plan.storage_pvc.clone(),
+            storage: plan.store.key(),
         }
     }
 
@@ -77,17 +78,21 @@ impl Run for Restore {
             Ok(plan) => plan,
             Err(readiness) => return Ok((None, readiness)),
         };
-        let storage = volume::get(ctx, &namespace, &plan.storage_pvc).await?;
+        let store = match store::find(ctx, &namespace, &plan.store).await? {
+            Ok(store) => store,
+            Err(not_ready) => return Ok((Some(plan), not_ready)),
+        };
         let target = volume::get(ctx, &namespace, &plan.target_pvc).await?;
         let readiness = volume::all([
-            volume::storage(&plan.storage_pvc, storage.as_ref()),
+            store.readiness(Use::Read),
             target_readiness(&plan, target.as_ref(), &convert::uid(self)?),
         ]);
         if readiness != Readiness::Ready {
             return Ok((Some(plan), readiness));
         }
-        let placed = place(self, ctx, &plan, storage.as_ref(), target.as_ref()).await?;
+        let placed = place(self, ctx, &plan, &store, target.as_ref()).await?;
         let readiness = placement::settle(&mut plan.placement, placed);
+        plan.found = Some(store);
         Ok((Some(plan), readiness))
     }
 
@@ -205,18 +210,17 @@ async fn place(
     restore: &Restore,
     ctx: &Context,
     plan: &RestorePlan,
-    storage: Option<&PersistentVolumeClaim>,
+    store: &Store,
     target: Option<&PersistentVolumeClaim>,
 ) -> Result<Result<Placement, Readiness>, Error> {
     let mut owners = vec![DataOwner::PodsOf(&plan.target_pvc)];
     owners.extend(plan.backed_up_as.as_ref().map(DataOwner::Recorded));
     owners.push(DataOwner::PodsOf(&plan.source_pvc));
+    let target = Volume::of(&plan.target_pvc, target);
+    let volumes: Vec<_> = store.volume().into_iter().chain([target]).collect();
     let wanted = Wanted {
         namespace: &convert::namespace(restore)?,
-        volumes: &[
-            Volume::of(&plan.storage_pvc, storage),
-            Volume::of(&plan.target_pvc, target),
-        ],
+        volumes: &volumes,
         unused: (!restore.spec.allow_in_use).then_some(&*plan.target_pvc),
         mover: &plan.mover,
         data: &plan.target_pvc,

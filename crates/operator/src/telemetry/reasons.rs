@@ -61,6 +61,12 @@ pub const VOLUME_MODE_BLOCK: &str = "VolumeModeBlock";
 pub const STORAGE_NOT_FOUND: &str = "StorageNotFound";
 /// The storage PVC cannot be used.
 pub const STORAGE_UNUSABLE: &str = "StorageUnusable";
+/// The BackupStorage takes and gives nothing for now.
+pub const STORAGE_SUSPENDED: &str = "StorageSuspended";
+/// The BackupStorage takes no new data.
+pub const STORAGE_READ_ONLY: &str = "StorageReadOnly";
+/// The ClusterBackupStorage is not for this namespace.
+pub const STORAGE_NOT_ALLOWED: &str = "StorageNotAllowed";
 /// A volume would be saved into, or restored over, itself.
 pub const STORAGE_IS_TARGET: &str = "StorageIsTarget";
 
@@ -155,7 +161,13 @@ pub const RESTORE_FAILED: &str = "RestoreFailed";
 pub fn is_unwatched(reason: &str) -> bool {
     matches!(
         reason,
-        VOLUMES_APART | VOLUME_IN_USE | TARGET_IN_USE | PRIVILEGE_UNKNOWN
+        VOLUMES_APART
+            | VOLUME_IN_USE
+            | TARGET_IN_USE
+            | PRIVILEGE_UNKNOWN
+            | STORAGE_NOT_FOUND
+            | STORAGE_SUSPENDED
+            | STORAGE_NOT_ALLOWED
     )
 }
 

@@ -10,20 +10,21 @@ use kube::{Api, Resource, ResourceExt};
 use tidelock_api::{Backup, BackupPolicy, DATA_FINALIZER, MoverSpec};
 use tidelock_core::names;
 use tidelock_core::removal::{self as core_removal, RemovalDecision};
-use tidelock_protocol::{DeleteItem, DeleteTask, RunId, STORAGE_PATH, Task};
+use tidelock_protocol::{DeleteItem, DeleteTask, RunId, Task};
 
 use super::{
     ATTEMPT_ANNOTATION, cached_facts, delete_job, has_completed, is_retained, leaving_since,
-    own_location, storage_pvc,
+    own_location,
 };
 use crate::backup::{placing, plan};
 use crate::context::Context;
 use crate::convert;
 use crate::error::Error;
 use crate::finalizers;
-use crate::job::{self, JobPlan, Mount, RunKind};
+use crate::job::{self, JobPlan, RunKind};
 use crate::owners;
 use crate::placement::Placement;
+use crate::store::{Store, StoreRef, Use};
 
 /// How long a finished delete Job stays. Longer than the longest pause between tries, which is
 /// counted from its end.
@@ -100,7 +101,7 @@ pub fn gather(backup: &Backup, ctx: &Context, attempt: u32, now: Timestamp) -> V
         let waits = other.metadata.deletion_timestamp.is_some()
             && finalizers::has(other, DATA_FINALIZER)
             && other.namespace() == backup.namespace()
-            && storage_pvc(other) == storage_pvc(backup)
+            && StoreRef::recorded(other) == StoreRef::recorded(backup)
             && placing::written_as(other) == placing::written_as(backup)
             && delete_job(other, ctx).is_none();
         waits
@@ -120,7 +121,7 @@ pub fn job(
     batch: &[Item],
     lead: &Backup,
     attempt: u32,
-    placement: &Placement,
+    (store, placement): (&Store, &Placement),
     ctx: &Context,
 ) -> Result<Job, Error> {
     let namespace = convert::namespace(lead)?;
@@ -144,8 +145,8 @@ pub fn job(
     };
     let policy = crate::backup::policy(lead, ctx);
     let mover = plan::mover(lead, policy.as_deref());
-    let request = job::request(id, &mover, Task::Delete(DeleteTask { items: items? }))?;
-    let storage = storage_pvc(lead).unwrap_or_default();
+    let task = Task::Delete(DeleteTask { items: items? });
+    let request = job::request(id, &mover, task, Some(store))?;
     Ok(job::build(JobPlan {
         name: &name,
         namespace: &namespace,
@@ -158,11 +159,8 @@ pub fn job(
             .collect(),
         image: &ctx.mover_image,
         request,
-        mounts: &[Mount {
-            claim: storage,
-            path: STORAGE_PATH,
-            read_only: false,
-        }],
+        mounts: &[],
+        store: Some((store, Use::Write)),
         mover: &MoverSpec {
             resources: None,
             ..mover

@@ -15,7 +15,7 @@ pub const REPLACED: &str = "Replaced";
 pub const OTHER: &str = "Other";
 
 /// Reasons for which a run waits or fails, beside those that the mover reports.
-const RUN_REASONS: [&str; 35] = [
+const RUN_REASONS: [&str; 38] = [
     reasons::PENDING,
     reasons::QUEUED,
     reasons::POLICY_NOT_FOUND,
@@ -27,6 +27,9 @@ const RUN_REASONS: [&str; 35] = [
     reasons::STORAGE_NOT_FOUND,
     reasons::STORAGE_UNUSABLE,
     reasons::STORAGE_IS_TARGET,
+    reasons::STORAGE_SUSPENDED,
+    reasons::STORAGE_READ_ONLY,
+    reasons::STORAGE_NOT_ALLOWED,
     reasons::VOLUMES_APART,
     reasons::VOLUME_IN_USE,
     reasons::TARGET_IN_USE,

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
-use tidelock_api::{Backup, BackupPolicy, DEFAULT_STORAGE_PVC, FolderStatus, Phase};
+use tidelock_api::{Backup, BackupPolicy, FolderStatus, Phase};
 use tidelock_core::fact::{BackupFact, Proof, Standard};
 use tidelock_core::run::CANCELLED;
 
@@ -11,6 +11,7 @@ use crate::conditions::{self, holds, ready_reason};
 use crate::convert;
 use crate::fact;
 use crate::policy::observe;
+use crate::store::StoreRef;
 use crate::telemetry::metrics::active::{self, Oldest, STATES};
 use crate::telemetry::metrics::known::{self, PHASES};
 use crate::telemetry::metrics::lateness;
@@ -99,11 +100,7 @@ pub fn observe(policy: &BackupPolicy, backups: &[&Backup], now: Timestamp) -> Po
         namespace: policy.namespace().unwrap_or_default(),
         name: policy.name_any(),
         pvc: spec.target.pvc_name.clone(),
-        storage: spec
-            .storage
-            .as_ref()
-            .map_or(DEFAULT_STORAGE_PVC, |storage| &storage.pvc_name)
-            .to_owned(),
+        storage: StoreRef::of_policy(policy).key(),
         created: convert::created(&policy.metadata),
         ready: holds(&status.conditions, tidelock_api::READY),
         suspended: spec.suspend,
