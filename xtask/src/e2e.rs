@@ -11,6 +11,7 @@ use crate::cluster::{self, Running};
 use crate::deploy;
 use crate::evidence;
 use crate::go;
+use crate::go;
 use crate::host;
 use crate::image;
 use crate::place::Place;
@@ -104,6 +105,7 @@ pub fn run(place: &Place, options: &Options, filter: Option<&str>) -> Result<()>
     run::visible(stories(place).arg("--no-run"))?;
     let operator = local_operator(place)?;
     let prometheus = prometheus::ensure(place)?.server();
+    let s3_server = go::ensure_s3_server(place)?;
     let previous = match suite() {
         Some(suite) if suite == upgrade::SUITE => Some(upgrade::previous(place)?),
         _ => None,
@@ -136,6 +138,9 @@ pub fn run(place: &Place, options: &Options, filter: Option<&str>) -> Result<()>
             .env("TIDELOCK_E2E_PROMETHEUS", &prometheus)
             .env("TIDELOCK_E2E_XTASK", env::current_exe()?)
             .env("TIDELOCK_CLUSTER", &options.name)
+            .env("TIDELOCK_S3_SERVER", &s3_server)
+            .env("TIDELOCK_E2E_NODE_NETWORK", cluster.node(1).network_file())
+            .env("TIDELOCK_E2E_NODE_ADDRESS", cluster.node(1).address())
             .env("PATH", path);
         run::visible(&mut cargo)
     })

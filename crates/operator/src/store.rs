@@ -3,6 +3,7 @@
 use std::fmt;
 
 use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim};
+use kube::core::{Selector, SelectorExt};
 use kube::{Api, ResourceExt};
 use tidelock_api::{
     Backup, BackupPolicy, BackupStatus, BackupStorage, ClusterBackupStorage, DEFAULT_STORAGE_PVC,
@@ -375,7 +376,7 @@ async fn allows(
     let Some(selector) = &storage.spec.namespace_selector else {
         return Ok(false);
     };
-    let Ok(selector) = kube::core::Selector::try_from(selector.clone()) else {
+    let Ok(selector) = Selector::try_from(selector.clone()) else {
         return Ok(false);
     };
     let api: Api<Namespace> = Api::all(ctx.client.clone());

@@ -21,6 +21,7 @@ pub mod pods;
 pub mod procfs;
 pub mod prometheus;
 pub mod proxy;
+pub mod s3;
 pub mod snapshot;
 pub mod story;
 pub mod tree;

@@ -2,6 +2,7 @@
 //! side by side.
 
 mod backups;
+mod buckets;
 mod cancel;
 mod checks;
 mod formats;
