@@ -11,7 +11,6 @@ use crate::cluster::{self, Running};
 use crate::deploy;
 use crate::evidence;
 use crate::go;
-use crate::go;
 use crate::host;
 use crate::image;
 use crate::place::Place;

@@ -147,6 +147,12 @@ pub const VIEWERS: &[Permission] = &[
         verbs: &["get", "list", "watch"],
         why: "seeing what is backed up, and how that went",
     },
+    Permission {
+        group: GROUP,
+        resource: "backupstorages",
+        verbs: &["get", "list", "watch"],
+        why: "seeing where backups are kept",
+    },
 ];
 
 /// What people may do besides who may edit what is in a namespace; part of the cluster's roles edit
@@ -169,6 +175,12 @@ pub const EDITORS: &[Permission] = &[
         resource: "restores",
         verbs: &["create", "delete", "deletecollection", "patch", "update"],
         why: "backing up, restoring, and deleting backups",
+    },
+    Permission {
+        group: GROUP,
+        resource: "backupstorages",
+        verbs: &["create", "delete", "deletecollection", "patch", "update"],
+        why: "saying where backups are kept",
     },
 ];
 
