@@ -4,8 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::common::{
     BackupVerification, DeletionPolicy, Format, Guard, MoverSpec, ObjectName, Phase, StorageRef,
-    StorageUsed,
-    TargetRef, VerificationLevel,
+    StorageUsed, TargetRef, VerificationLevel,
 };
 use crate::immutable;
 use crate::policy::FolderStatus;

@@ -21,8 +21,8 @@ pub use backup::{
 };
 pub use common::{
     BackupVerification, ConcurrencyPolicy, DeletionPolicy, Format, Guard, MoverResources,
-    MoverSpec, Phase, Privilege, StorageKind, StorageRef, StorageUsed, TargetRef, Toleration, TolerationEffect,
-    TolerationOperator, VerificationLevel,
+    MoverSpec, Phase, Privilege, StorageKind, StorageRef, StorageUsed, TargetRef, Toleration,
+    TolerationEffect, TolerationOperator, VerificationLevel,
 };
 pub use policy::{
     BackupPolicy, BackupPolicySpec, BackupPolicyStatus, FolderStatus, LastBackup,

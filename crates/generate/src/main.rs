@@ -104,8 +104,10 @@ fn is_stale(path: &Path, file: &Generated) -> bool {
 }
 
 fn checkout() -> Result<PathBuf> {
-    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
-    let checkout = crates.and_then(Path::parent);
+    // Asked at run time: a program that was built in another checkout must not write there.
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let package = package.context("run this with `cargo xtask generate`")?;
+    let checkout = package.parent().and_then(Path::parent);
     checkout
         .map(Path::to_path_buf)
         .context("this package lies below crates/ in a checkout")

@@ -12,8 +12,8 @@ use tidelock_core::queue::{self, Admission, Limits, Mover, Waiting};
 
 use crate::context::Caches;
 use crate::job::{RunKind, STORAGE_ANNOTATION};
-use crate::store::StoreRef;
 use crate::run::observe::is_finished;
+use crate::store::StoreRef;
 
 /// How often the place of a waiting run is told anew; a long queue that moves must not become a
 /// storm of writes.

@@ -244,7 +244,6 @@ impl Store {
             Place::Bucket(_) => Readiness::Ready,
         }
     }
-
 }
 
 /// Why nothing of a storage can be had or removed any more, where that is so: it is gone, or it is

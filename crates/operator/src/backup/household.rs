@@ -29,7 +29,10 @@ pub fn household(ctx: &Context, namespace: &str, pvc: &str, store: &StoreRef) ->
         .backups
         .state_filter(|backup| backup.namespace().as_deref() == Some(namespace));
     let kept_there = |backup: &&std::sync::Arc<Backup>| {
-        let saved = backup.status.as_ref().and_then(|status| status.pvc_name.as_deref());
+        let saved = backup
+            .status
+            .as_ref()
+            .and_then(|status| status.pvc_name.as_deref());
         saved == Some(pvc) && StoreRef::recorded(backup).as_ref() == Some(store)
     };
     let known: Vec<String> = backups

@@ -3,14 +3,12 @@
 use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt;
 use tidelock_api::{
-    Backup, BackupPolicy, DEFAULT_START_DEADLINE_SECONDS, DeletionPolicy,
-    Format, Guard, MoverSpec,
+    Backup, BackupPolicy, DEFAULT_START_DEADLINE_SECONDS, DeletionPolicy, Format, Guard, MoverSpec,
 };
 use tidelock_core::names;
 use tidelock_core::run::Readiness;
 use tidelock_protocol::{
-    BackupTask, DeleteItem, DeleteTask, Household, Location, SOURCE_PATH, Task,
-    VerificationLevel,
+    BackupTask, DeleteItem, DeleteTask, Household, Location, SOURCE_PATH, Task, VerificationLevel,
 };
 
 use crate::convert;

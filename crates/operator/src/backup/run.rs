@@ -142,7 +142,8 @@ impl Run for Backup {
         status.security_context = placement::to_status(&plan.placement.security).map(Box::new);
         format!(
             "Backing up PersistentVolumeClaim {} to {archive} on {}",
-            plan.pvc, plan.store.told()
+            plan.pvc,
+            plan.store.told()
         )
     }
 

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Affinity, ConfigMapVolumeSource, Container, EmptyDirVolumeSource, EnvVar, NodeAffinity, NodeSelector,
-    NodeSelectorRequirement, NodeSelectorTerm, PersistentVolumeClaimVolumeSource, PodSpec,
-    PreferredSchedulingTerm, ResourceRequirements, SecretVolumeSource, Toleration, Volume, VolumeMount,
+    Affinity, ConfigMapVolumeSource, Container, EmptyDirVolumeSource, EnvVar, NodeAffinity,
+    NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PersistentVolumeClaimVolumeSource,
+    PodSpec, PreferredSchedulingTerm, ResourceRequirements, SecretVolumeSource, Toleration, Volume,
+    VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use tidelock_api::MoverResources;

@@ -305,7 +305,11 @@ async fn launch(
     let namespace = convert::namespace(policy)?;
     let reference = StoreRef::of_key(&batch.storage);
     let count = text::count(batch.backups.len() as u64, "backup");
-    let passed = |why: &str| Ok(Launch::Passed(format!("{count} cannot be read again: {why}")));
+    let passed = |why: &str| {
+        Ok(Launch::Passed(format!(
+            "{count} cannot be read again: {why}"
+        )))
+    };
     let store = match store::find(ctx, &namespace, &reference).await? {
         Ok(store) => store,
         Err(not_ready) => return passed(not_ready.words()),

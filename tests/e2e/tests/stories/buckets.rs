@@ -30,7 +30,10 @@ async fn a_backup_in_a_bucket_is_proved_restored_and_removed() -> Result<()> {
         let objects = server.objects()?;
         let folder = format!("clusters/east/{}/data/now", story.namespace);
         ensure!(objects.len() == 4, "{objects:?}");
-        ensure!(objects.iter().all(|key| key.starts_with(&folder)), "{objects:?}");
+        ensure!(
+            objects.iter().all(|key| key.starts_with(&folder)),
+            "{objects:?}"
+        );
 
         let target = story.volume("target").await?;
         story.restore("back", "now", "target").await?;
@@ -128,7 +131,10 @@ async fn a_cluster_storage_takes_the_namespaces_that_it_says_and_no_other() -> R
         completed(&story.wait_backup("now").await?)?;
         let objects = server.objects()?;
         let own = format!("{name}/data/");
-        ensure!(objects.iter().all(|key| key.starts_with(&own)), "{objects:?}");
+        ensure!(
+            objects.iter().all(|key| key.starts_with(&own)),
+            "{objects:?}"
+        );
         api.delete(name, &Default::default()).await?;
         Ok(())
     })
