@@ -186,6 +186,7 @@ mod tests {
             b"user::rw-,group::r--,other::r",
             b"user::rw-,group::r--,other::rxw",
             b"user::rw-,group::r--,mask::r--,user:4294967295:r--,other::r--",
+            b"user::rw-,group::r--,mask::r--,user:+5:r--,other::r--",
             b"user::rw-,group::r--,other::r--,default::r--",
             b"owner@:rw-------------:-------:allow",
             b"user::rw-,group::r--,\xff::r--",

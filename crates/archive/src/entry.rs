@@ -418,3 +418,18 @@ pub(crate) fn is_within(path: &[u8], dir: &[u8]) -> bool {
             .strip_prefix(dir)
             .is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
 }
+
+#[cfg(test)]
+mod tests {
+    use super::number;
+
+    #[test]
+    fn a_number_in_octal_is_digits_alone() {
+        for field in [&b"0000017\0"[..], b"     17 ", b"17\0junk"] {
+            assert_eq!(number(field), Some(0o17), "{}", field.escape_ascii());
+        }
+        for field in [&b"+000017\0"[..], b"-000017\0", b"0o17\0", b"18\0", b"\0"] {
+            assert_eq!(number(field), None, "{}", field.escape_ascii());
+        }
+    }
+}

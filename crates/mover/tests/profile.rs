@@ -170,9 +170,11 @@ fn the_mover_logs_it_when_it_is_told_to_and_only_then() {
     assert!(!told(&place, "u-1", &[]).contains("profile"));
     fs::remove_dir_all(place.storage().join("shop")).unwrap();
     let log = told(&place, "u-1", &["--profile"]);
+    // How many readers live at once is up to the scheduler: there is little to read.
     for line in [
         "profile: saving: ",
-        "profile: saving, readers (4): read ",
+        "profile: saving, readers (",
+        "): read ",
         "profile: saving, limit: ",
         "profile: verifying, limit: ",
     ] {

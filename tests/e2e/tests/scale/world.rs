@@ -170,7 +170,7 @@ fn complete(backup: &mut Backup, policy: &BackupPolicy, slot: Timestamp) -> Resu
     let namespace = backup.namespace().context("no namespace")?;
     let pvc = &policy.spec.target.pvc_name;
     let ended = slot + TOOK;
-    let format = backup.spec.format;
+    let format = policy.spec.format;
     let status = backup.status.get_or_insert_default();
     status.phase = Some(Phase::Completed);
     status.observed_generation = generation;
@@ -182,7 +182,8 @@ fn complete(backup: &mut Backup, policy: &BackupPolicy, slot: Timestamp) -> Resu
     status.backup_location =
         Some(location(&namespace, pvc, &name)?.archive_key(convert::format(format)));
     status.job_name = Some(format!("{name}-backup"));
-    status.format = format;
+    status.format = Some(format);
+    status.deletion_policy = Some(policy.spec.deletion_policy);
     status.digest = Some(format!("sha256:{:064x}", slot.as_nanosecond()));
     status.size = Some(SizeStatus {
         logical_bytes: 125_829_120,
