@@ -20,6 +20,7 @@ const BACKUP_FIELDS: &[&str] = &[
     "verification",
     "guard",
     "mover",
+    "archive",
 ];
 
 /// One backup of one PersistentVolumeClaim, made by a policy or by hand.
@@ -53,7 +54,8 @@ const BACKUP_FIELDS: &[&str] = &[
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("has(self.target) || has(self.policyRef)").message("target or policyRef is required: name the PersistentVolumeClaim to back up in target.pvcName, or the BackupPolicy to run in policyRef"),
-    validation = Rule::new("!has(self.target) || !has(self.storage) || !has(self.storage.pvcName) || self.target.pvcName != self.storage.pvcName").message("target.pvcName must not be the PersistentVolumeClaim that storage names: a backup cannot be kept inside what it saves")
+    validation = Rule::new("!has(self.target) || !has(self.storage) || !has(self.storage.pvcName) || self.target.pvcName != self.storage.pvcName").message("target.pvcName must not be the PersistentVolumeClaim that storage names: a backup cannot be kept inside what it saves"),
+    validation = Rule::new("!has(self.archive) || (has(self.target) && has(self.storage) && !has(self.policyRef))").message("with archive, target and storage are required and policyRef is not allowed: it says what is in storage already, and retention has no say in it")
 )]
 pub struct BackupSpec {
     /// Name of the BackupPolicy this backup belongs to: its retention counts it, and what is unset
@@ -90,10 +92,50 @@ pub struct BackupSpec {
     /// How the mover pod runs; unset means as the policy says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mover: Option<Box<MoverSpec>>,
+    /// An archive that is in storage already, made by a Backup that this cluster does not have: this
+    /// object stands for it, and nothing is backed up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<Box<StoredArchive>>,
     /// Ends the run if it has not ended: its pod is stopped, and what it half wrote is removed.
     #[serde(default)]
     #[x_kube(validation = Rule::new("self || !oldSelf").message("cancel cannot be taken back: make another Backup"))]
     pub cancel: bool,
+}
+
+/// An archive that is in storage, as its manifest describes it. A restore relies on what stands here,
+/// and refuses an archive that is anything else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StoredArchive {
+    /// Name of the Backup that made it, by which it is found in storage.
+    #[schemars(with = "ObjectName")]
+    pub backup_name: String,
+    /// UID of the Backup that made it (`source.uid` of the manifest).
+    #[schemars(length(min = 1, max = 64))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9._-]+$')").message("backupUID must be letters, digits, '-', '_' and '.'"))]
+    #[serde(rename = "backupUID")]
+    pub backup_uid: String,
+    /// `sha256:` and 64 hex digits over the archive as it is stored (`archive.sha256`).
+    #[schemars(length(min = 71, max = 71))]
+    #[x_kube(validation = Rule::new("self.matches('^sha256:[0-9a-f]{64}$')").message("digest must be sha256: and 64 lower-case hex digits"))]
+    pub digest: String,
+    /// Size of the archive, in bytes (`archive.bytes`).
+    #[schemars(range(min = 0))]
+    pub stored_bytes: i64,
+    /// Sum of the sizes of the files, in bytes (`logicalBytes`).
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub logical_bytes: i64,
+    /// Regular files (`counts.files`).
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub files: i64,
+    /// When the first byte was read (`startedAt`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Time>,
+    /// When the last byte was written (`finishedAt`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion_time: Option<Time>,
 }
 
 /// What the operator knows of a backup.

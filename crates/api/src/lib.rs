@@ -17,7 +17,7 @@ mod storage;
 
 pub use backup::{
     Backup, BackupSpec, BackupStatus, FailureStatus, ProgressStatus, ProgressStep,
-    SecurityContextStatus, SizeStatus, VerificationResult, VerificationStatus,
+    SecurityContextStatus, SizeStatus, StoredArchive, VerificationResult, VerificationStatus,
 };
 pub use common::{
     BackupVerification, ConcurrencyPolicy, DeletionPolicy, Format, Guard, MoverResources,
@@ -77,6 +77,12 @@ pub const REPLACED_ANNOTATION: &str = "tidelock.dev/replaced-for";
 /// Annotation on a failed Restore whose target was not put back (`status.undoPending`): `"true"` says
 /// that deleting it is to put the target back, and to take what was put into it since.
 pub const PUT_BACK_ANNOTATION: &str = "tidelock.dev/put-back";
+
+/// Annotation on a Backup with `spec.archive`: `"true"` says that deleting it removes the archive too,
+/// which else stays.
+pub const DELETE_DATA_ANNOTATION: &str = "tidelock.dev/delete-data";
+/// Label on a Backup that was found in storage; its value is the name of the BackupStorage.
+pub const DISCOVERED_LABEL: &str = "tidelock.dev/discovered-in";
 
 /// Annotation on a suspicious Backup: `"true"` says that it is as it should be.
 pub const ACCEPT_ANNOTATION: &str = "tidelock.dev/accept-suspicious";

@@ -74,6 +74,12 @@ pub struct BackupStorageSpec {
     /// Whether nothing is done here at all: what needs it waits.
     #[serde(default)]
     pub suspend: bool,
+    /// Whether archives in this namespace's part of it that no Backup stands for get one, so that they
+    /// can be restored: with `spec.archive`, owned by no policy, never removed by retention, and
+    /// without a say over the data. Off by default: whoever may write to the storage decides what
+    /// such a Backup holds.
+    #[serde(default)]
+    pub discover: bool,
     /// How often it is looked at without a change, in seconds.
     #[serde(default = "default_check_interval")]
     #[schemars(range(min = 60, max = 604_800))]
@@ -233,13 +239,13 @@ pub struct BackupStorageStatus {
     /// Where the archives are, such as `s3://bucket/prefix` or `pvc://claim`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub location: Option<String>,
-    /// How many backups it holds.
+    /// How many backups it holds in the part of this namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backups: Option<i64>,
-    /// How many bytes they take.
+    /// How many bytes all that is there takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stored_bytes: Option<i64>,
-    /// How many archives it holds that no Backup names.
+    /// How many of them no Backup stands for; missing where there are too many Backups to tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unknown_archives: Option<i64>,
     /// Free space of a volume, in bytes; a bucket tells none.
@@ -248,6 +254,9 @@ pub struct BackupStorageStatus {
     /// When it was last looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_check_time: Option<Time>,
+    /// Whether there are archives that are yet to get a Backup.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub discovering: bool,
     /// Name of the Job that looks at it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check_job: Option<String>,

@@ -3,6 +3,7 @@
 //! Nothing here reads a clock, a file, the environment or a cluster. The operator observes, asks
 //! one of the `decide` functions, and carries the answer out.
 
+pub mod check;
 pub mod fact;
 pub mod from;
 pub mod guard;

@@ -56,6 +56,19 @@ pub fn delete_job_name(uids: &[&str], attempt: u32) -> String {
     format!("tidelock-delete-{hash}")
 }
 
+/// Name of the Job that looks at the storage `storage` with this UID; `look` tells one look from
+/// another.
+pub fn check_job_name(storage: &str, uid: &str, look: &str) -> String {
+    let hash = short_hash(&format!("{uid}/{look}"));
+    label_like(storage, &format!("-check-{hash}"))
+}
+
+/// Name of the Backup that stands for an archive made by the Backup `backup` with this UID, where
+/// another has that name.
+pub fn other_backup_name(backup: &str, uid: &str) -> String {
+    bounded(backup, &format!("-{}", short_hash(uid)), MAX_OBJECT_NAME)
+}
+
 /// Name of the Event that tells `story` about the object `uid`; the same story has one name, so
 /// telling it twice makes one Event. Names of one object sort by `rank` (0 to 15).
 pub fn event_name(object: &str, rank: u8, uid: &str, story: &str) -> String {

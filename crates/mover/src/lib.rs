@@ -1,8 +1,9 @@
-//! The program in the Job pod: backup, restore, undo, verify, delete.
+//! The program in the Job pod: backup, restore, undo, verify, delete, check.
 //!
 //! [`run`] carries out a [`Request`] on a [`Storage`]; `main.rs` puts a process around it.
 
 mod backup;
+mod check;
 mod delete;
 mod failure;
 mod household;
@@ -125,6 +126,7 @@ fn carry_out(request: &Request, storage: &dyn Storage, control: &Control<'_>) ->
         Task::Undo(task) => undo::undo(run, task).map(Outcome::Undone),
         Task::Verify(task) => verify::verify(storage, run, task, control).map(Outcome::Verified),
         Task::Delete(task) => delete::delete(storage, task, stop).map(Outcome::Deleted),
+        Task::Check(task) => check::check(storage, run, task, control).map(Outcome::Checked),
     });
     done.unwrap_or_else(Outcome::Failed)
 }

@@ -269,6 +269,10 @@ impl Storage for Watched<'_> {
         let ask = || self.inner.sweep_dead(key, run, min_age, is_alive);
         self.progress.during("sweeping beside", &key.into(), ask)
     }
+
+    fn free_bytes(&self) -> Result<Option<u64>, StorageError> {
+        self.inner.free_bytes()
+    }
 }
 
 struct WatchedReader {

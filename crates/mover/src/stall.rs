@@ -67,7 +67,7 @@ fn elsewhere(task: &Task) -> &'static str {
     match task {
         Task::Backup(_) => "reading the source volume",
         Task::Restore(_) | Task::Undo(_) => "writing to the target volume",
-        Task::Delete(_) | Task::Verify(_) => "at work on what storage gave",
+        Task::Delete(_) | Task::Verify(_) | Task::Check(_) => "at work on what storage gave",
     }
 }
 

@@ -8,7 +8,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::Store;
 use kube::{Client, Resource, ResourceExt};
-use tidelock_api::{Backup, BackupPolicy, Restore};
+use tidelock_api::{Backup, BackupPolicy, BackupStorage, Restore};
 
 use tidelock_core::queue::Limits;
 
@@ -77,12 +77,31 @@ pub struct Caches {
     pub backups: Store<Backup>,
     /// All Restores.
     pub restores: Store<Restore>,
+    /// All BackupStorages.
+    pub storages: Store<BackupStorage>,
     /// Our Jobs.
     pub jobs: Store<Job>,
     /// The pods of our Jobs.
     pub pods: Store<Pod>,
     /// Pods of our Jobs that are gone.
     pub gone_pods: Arc<GonePods>,
+}
+
+#[cfg(test)]
+impl Caches {
+    /// Caches that hold nothing.
+    pub fn empty() -> Self {
+        use kube::runtime::reflector::store;
+        Self {
+            policies: store().0,
+            backups: store().0,
+            restores: store().0,
+            storages: store().0,
+            jobs: store().0,
+            pods: store().0,
+            gone_pods: Arc::default(),
+        }
+    }
 }
 
 impl Context {
@@ -134,6 +153,7 @@ impl Context {
             ("BackupPolicy", keys(&self.caches.policies)),
             ("Backup", keys(&self.caches.backups)),
             ("Restore", keys(&self.caches.restores)),
+            ("BackupStorage", keys(&self.caches.storages)),
         ];
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         failures.retain(|key, _| there.iter().any(|(_, keys)| keys.contains(key)));

@@ -1,4 +1,4 @@
-//! Runs the three reconciles over the caches and queues.
+//! Runs the reconciles over the caches and queues.
 
 use std::convert::Infallible;
 use std::fmt::Debug;
@@ -27,7 +27,7 @@ use crate::telemetry::log::{self, ReconcileIds};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::counters::Counters;
 use crate::telemetry::reasons;
-use crate::{backup, policy, restore, watch};
+use crate::{backup, policy, restore, storage, watch};
 
 /// How often a reconcile may fail in a row before that is told on its object.
 const TELL_AFTER: u32 = 3;
@@ -113,6 +113,7 @@ pub async fn run(client: Client, options: Options, process: Process) -> Result<(
             shift.drive(&caches.policies, queues.policies, policy::reconcile),
             shift.drive(&caches.backups, queues.backups, backup::reconcile),
             shift.drive(&caches.restores, queues.restores, restore::reconcile),
+            shift.drive(&caches.storages, queues.storages, storage::reconcile),
         );
     };
     tokio::select! {
@@ -137,12 +138,13 @@ async fn wait_until_filled(caches: &crate::context::Caches) {
         caches.policies.wait_until_ready(),
         caches.backups.wait_until_ready(),
         caches.restores.wait_until_ready(),
+        caches.storages.wait_until_ready(),
         caches.jobs.wait_until_ready(),
         caches.pods.wait_until_ready(),
     );
 }
 
-/// What the three loops share.
+/// What the loops share.
 struct Shift {
     ctx: Arc<Context>,
     health: Health,
@@ -255,7 +257,7 @@ mod tests {
     use tidelock_api::Backup;
 
     use super::*;
-    use crate::context::{Caches, GonePods};
+    use crate::context::Caches;
 
     /// What became of the reconciles of the test: their names when they end.
     static ENDED: Mutex<Vec<String>> = Mutex::new(Vec::new());
@@ -275,12 +277,8 @@ mod tests {
     fn with_one_backup() -> (Store<Backup>, Writer<Backup>, Caches) {
         let (backups, mut writer) = store();
         let caches = Caches {
-            policies: store().0,
             backups: backups.clone(),
-            restores: store().0,
-            jobs: store().0,
-            pods: store().0,
-            gone_pods: Arc::new(GonePods::default()),
+            ..Caches::empty()
         };
         let mut there = Backup::new("there", serde_json::from_str("{}").unwrap());
         there.metadata.namespace = Some("shop".to_owned());

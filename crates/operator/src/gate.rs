@@ -262,21 +262,7 @@ pub fn storage_key(namespace: &str, claim: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use kube::runtime::reflector;
-
     use super::*;
-    use crate::context::GonePods;
-
-    fn caches() -> Caches {
-        Caches {
-            policies: reflector::store().0,
-            backups: reflector::store().0,
-            restores: reflector::store().0,
-            jobs: reflector::store().0,
-            pods: reflector::store().0,
-            gone_pods: std::sync::Arc::new(GonePods::default()),
-        }
-    }
 
     fn run(key: &str, created: i64) -> Waiting {
         Waiting {
@@ -302,7 +288,7 @@ mod tests {
 
     #[test]
     fn an_admitted_run_holds_its_place_until_it_leaves() {
-        let (gate, caches) = (gate(), caches());
+        let (gate, caches) = (gate(), Caches::empty());
         assert!(matches!(
             gate.ask(&caches, run("a", 1), at(10)),
             Turn::Now { .. }
@@ -322,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_run_that_was_admitted_and_asks_again_does_not_wait_for_itself() {
-        let (gate, caches) = (gate(), caches());
+        let (gate, caches) = (gate(), Caches::empty());
         for second in [10, 11] {
             let turn = gate.ask(&caches, run("a", 1), at(second));
             assert!(matches!(turn, Turn::Now { .. }), "{turn:?}");
@@ -334,7 +320,7 @@ mod tests {
 
     #[test]
     fn who_waits_is_counted_by_kind_until_it_asks_no_more() {
-        let (gate, caches) = (gate(), caches());
+        let (gate, caches) = (gate(), Caches::empty());
         gate.ask(&caches, run("a", 1), at(10));
         gate.ask(&caches, run("b", 2), at(10));
         let waiting = |now| gate.queued(at(now))[1];
@@ -344,7 +330,7 @@ mod tests {
 
     #[test]
     fn a_place_that_did_not_change_is_not_told_again() {
-        let (gate, caches) = (gate(), caches());
+        let (gate, caches) = (gate(), Caches::empty());
         gate.ask(&caches, run("a", 1), at(10));
         gate.ask(&caches, run("b", 2), at(10));
         for now in [11, 30] {
@@ -355,7 +341,7 @@ mod tests {
 
     #[test]
     fn one_that_asks_no_more_keeps_no_place_free() {
-        let (gate, caches) = (gate(), caches());
+        let (gate, caches) = (gate(), Caches::empty());
         gate.ask(&caches, run("a", 1), at(10));
         gate.ask(&caches, run("gone", 2), at(10));
         gate.leave("a");

@@ -50,6 +50,8 @@ pub enum RunKind {
     Undo,
     /// Stored backups that are read again.
     Verify,
+    /// A storage that is looked at.
+    Check,
 }
 
 impl RunKind {
@@ -61,6 +63,7 @@ impl RunKind {
             Self::Delete => "Delete",
             Self::Undo => "Undo",
             Self::Verify => "Verify",
+            Self::Check => "Check",
         }
     }
 }

@@ -26,6 +26,7 @@ pub mod rbac;
 pub mod restore;
 pub mod run;
 pub mod stop;
+pub mod storage;
 pub mod store;
 pub mod telemetry;
 #[cfg(test)]

@@ -77,8 +77,20 @@ pub const PERMISSIONS: &[Permission] = &[
     Permission {
         group: GROUP,
         resource: "backupstorages",
-        verbs: &["get"],
-        why: "where bytes live",
+        verbs: &["get", "list", "watch"],
+        why: "where bytes live; the cache",
+    },
+    Permission {
+        group: GROUP,
+        resource: "backupstorages/status",
+        verbs: &["update"],
+        why: "status",
+    },
+    Permission {
+        group: GROUP,
+        resource: "backupstorages/finalizers",
+        verbs: &["update"],
+        why: "owning Jobs where OwnerReferencesPermissionEnforcement is on",
     },
     Permission {
         group: GROUP,

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tidelock_core::queue::Limits;
 use tower::service_fn;
 
-use crate::context::{Caches, Context, GonePods};
+use crate::context::{Caches, Context};
 use crate::telemetry::metrics::counters::Counters;
 
 /// `METHOD path?query`, and the body.
@@ -64,12 +64,9 @@ pub fn context(
         }
     });
     let caches = Caches {
-        policies: reflector::store().0,
-        backups: reflector::store().0,
-        restores: reflector::store().0,
         jobs: filled(jobs),
         pods: filled(pods),
-        gone_pods: Arc::new(GonePods::default()),
+        ..Caches::empty()
     };
     let limits = Limits {
         total: 1,

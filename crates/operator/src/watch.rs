@@ -17,7 +17,7 @@ use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use tidelock_api::{Backup, BackupPolicy, RUN_KIND_LABEL, Restore};
+use tidelock_api::{Backup, BackupPolicy, BackupStorage, RUN_KIND_LABEL, Restore};
 
 use crate::conditions::ready_reason;
 use crate::context::{Caches, GonePods};
@@ -33,12 +33,13 @@ const PAGE: u32 = 100;
 /// Label that the Job controller puts on its pods.
 const JOB_NAME_LABEL: &str = "batch.kubernetes.io/job-name";
 
-/// Ends of the three queues that wake the reconciles.
+/// Ends of the queues that wake the reconciles.
 #[derive(Clone)]
 struct Wakers {
     policies: UnboundedSender<ObjectRef<BackupPolicy>>,
     backups: UnboundedSender<ObjectRef<Backup>>,
     restores: UnboundedSender<ObjectRef<Restore>>,
+    storages: UnboundedSender<ObjectRef<BackupStorage>>,
 }
 
 /// The queues of objects to look at.
@@ -49,6 +50,8 @@ pub struct Queues {
     pub backups: UnboundedReceiver<ObjectRef<Backup>>,
     /// Restores to look at.
     pub restores: UnboundedReceiver<ObjectRef<Restore>>,
+    /// BackupStorages to look at.
+    pub storages: UnboundedReceiver<ObjectRef<BackupStorage>>,
 }
 
 impl Queues {
@@ -60,6 +63,7 @@ impl Queues {
                 discard(&mut self.policies),
                 discard(&mut self.backups),
                 discard(&mut self.restores),
+                discard(&mut self.storages),
             )
         };
         tokio::select! {
@@ -103,12 +107,14 @@ pub fn start(
     let (policy_store, policy_writer) = reflector::store();
     let (backup_store, backup_writer) = reflector::store();
     let (restore_store, restore_writer) = reflector::store();
+    let (storage_store, storage_writer) = reflector::store();
     let (job_store, job_writer) = reflector::store();
     let (pod_store, pod_writer) = reflector::store();
     let caches = Caches {
         policies: policy_store,
         backups: backup_store,
         restores: restore_store,
+        storages: storage_store,
         jobs: job_store,
         pods: pod_store,
         gone_pods: Arc::new(GonePods::default()),
@@ -116,15 +122,18 @@ pub fn start(
     let (policies, policy_queue) = unbounded();
     let (backups, backup_queue) = unbounded();
     let (restores, restore_queue) = unbounded();
+    let (storages, storage_queue) = unbounded();
     let wakers = Wakers {
         policies,
         backups,
         restores,
+        storages,
     };
     let queues = Queues {
         policies: policy_queue,
         backups: backup_queue,
         restores: restore_queue,
+        storages: storage_queue,
     };
     let all = || watcher::Config::default().page_size(PAGE);
     let ours = all().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY}"));
@@ -134,6 +143,8 @@ pub fn start(
     let backup_watch = follow(place, all(), backup_writer, move |o, _| w.backup(o));
     let w = wakers.clone();
     let restore_watch = follow(place, all(), restore_writer, move |o, _| w.restore(o));
+    let (w, c) = (wakers.clone(), caches.clone());
+    let storage_watch = follow(place, all(), storage_writer, move |o, _| w.storage(o, &c));
     let (w, c) = (wakers.clone(), caches.clone());
     let job_watch = follow(place, ours.clone(), job_writer, move |o, change| {
         w.job(o, change, &c);
@@ -152,6 +163,7 @@ pub fn start(
             policy_watch,
             backup_watch,
             restore_watch,
+            storage_watch,
             job_watch,
             pod_watch,
             claim_watch
@@ -287,6 +299,8 @@ impl Cached for Restore {
     }
 }
 
+impl Cached for BackupStorage {}
+
 impl Cached for Job {
     fn slim(&mut self) {
         self.spec = self.spec.take().map(|spec| JobSpec {
@@ -349,6 +363,12 @@ impl Wakers {
         }
     }
 
+    /// Wakes a storage, and what may wait for it.
+    fn storage(&self, storage: &BackupStorage, caches: &Caches) {
+        send(&self.storages, named(storage));
+        self.waiting(storage.namespace().as_deref(), caches);
+    }
+
     /// Wakes what a Job is about, and, where a mover ended, what waits for its turn.
     fn job(&self, job: &Job, change: Change, caches: &Caches) {
         if change == Change::Gone || is_finished(job) {
@@ -390,6 +410,12 @@ impl Wakers {
                 ObjectRef::new(&owner.name).within(&namespace),
             );
         }
+        for owner in owners::owners_of_kind::<BackupStorage>(&job.metadata) {
+            send(
+                &self.storages,
+                ObjectRef::new(&owner.name).within(&namespace),
+            );
+        }
         for owner in owners::owners_of_kind::<Restore>(&job.metadata) {
             send(
                 &self.restores,
@@ -420,6 +446,18 @@ impl Wakers {
 
     /// Wakes what may wait for a claim of `namespace`, or of any where none is given.
     fn claim(&self, namespace: Option<&str>, caches: &Caches) {
+        self.waiting(namespace, caches);
+        let storages = caches.storages.state_filter(|storage| {
+            let here = namespace.is_none_or(|n| storage.namespace().as_deref() == Some(n));
+            here && storage.spec.pvc.is_some()
+        });
+        for storage in storages {
+            send(&self.storages, named(storage.as_ref()));
+        }
+    }
+
+    /// Wakes the runs of `namespace` that have not begun, or of any where none is given.
+    fn waiting(&self, namespace: Option<&str>, caches: &Caches) {
         let here = |own: Option<String>| namespace.is_none_or(|n| own.as_deref() == Some(n));
         let backups = caches.backups.state_filter(|backup| {
             let leaving = backup.metadata.deletion_timestamp.is_some();

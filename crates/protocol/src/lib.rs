@@ -8,6 +8,7 @@
 //! Both sides come from one image, but a Job outlives an upgrade of the operator: a reader refuses
 //! a [`PROTOCOL_VERSION`] it does not know instead of guessing.
 
+mod check;
 mod done;
 mod exit;
 mod location;
@@ -16,6 +17,7 @@ mod progress;
 mod report;
 mod request;
 
+pub use check::{CheckReport, CheckTask, DescribedBackup, KnownBackups, KnownSet};
 pub use done::{
     BackupReport, Change, Changes, DeleteFailure, DeleteReport, Done, Failure, FolderReport,
     ItemFault, ItemVerdict, Losses, RestoreReport, TargetState, UndoReport, VerifyReport,

@@ -2,8 +2,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::paths::shorten_middle;
 use crate::{
-    BackupReport, Changes, DeleteReport, Failure, PROTOCOL_VERSION, RestoreReport, UndoReport,
-    VerifyReport,
+    BackupReport, Changes, CheckReport, DeleteReport, Failure, PROTOCOL_VERSION, RestoreReport,
+    UndoReport, VerifyReport,
 };
 
 /// The kubelet keeps at most this much of a termination message (source: kubelet, 4 KiB).
@@ -43,6 +43,8 @@ pub enum Outcome {
     Verified(VerifyReport),
     /// Every item was looked at; some may have failed.
     Deleted(DeleteReport),
+    /// The storage was looked at.
+    Checked(CheckReport),
     /// Nothing of the task may be relied on.
     Failed(Failure),
 }
@@ -133,6 +135,13 @@ impl Outcome {
                     || report.faults.pop().is_some()
             }
             Self::Deleted(report) => report.failed.pop().is_some(),
+            Self::Checked(report) => {
+                let shorter =
+                    report.unreadable.first.pop().is_some() || report.unknown.first.pop().is_some();
+                // What is left out is asked for by the next look.
+                report.more |= !shorter && !report.described.is_empty();
+                shorter || report.described.pop().is_some()
+            }
             Self::Failed(failure) => {
                 if failure.paths.first.pop().is_some() {
                     return true;

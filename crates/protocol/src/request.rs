@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{Format, Location, PROTOCOL_VERSION};
+use crate::{CheckTask, Format, Location, PROTOCOL_VERSION};
 
 /// What the operator asks one mover pod to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,6 +107,8 @@ pub enum Task {
     Delete(DeleteTask),
     /// Read stored backups again and compare everything.
     Verify(VerifyTask),
+    /// Look at a storage.
+    Check(CheckTask),
 }
 
 /// Archive `source_path` into storage at `location`.

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, fsync, mkdirat, openat2,
-    statat, unlinkat,
+    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, fstatvfs, fsync, mkdirat,
+    openat2, statat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -125,6 +125,11 @@ impl Directory {
 }
 
 impl Storage for Directory {
+    fn free_bytes(&self) -> Result<Option<u64>, StorageError> {
+        let stat = fstatvfs(&self.root).map_err(|e| StorageError::of_os("look at", "", e))?;
+        Ok(Some(stat.f_bavail.saturating_mul(stat.f_frsize)))
+    }
+
     fn put<'a>(&'a self, key: &str, run: &str) -> Result<Box<dyn Upload + 'a>, StorageError> {
         let (parts, name) = split_key("write", key)?;
         check_run(key, run)?;

@@ -85,6 +85,11 @@ pub trait Storage: Send + Sync {
         min_age: Duration,
         is_alive: &dyn Fn(&str) -> bool,
     ) -> Result<u64, StorageError>;
+
+    /// Bytes that can still be written, where the store tells; buckets do not.
+    fn free_bytes(&self) -> Result<Option<u64>, StorageError> {
+        Ok(None)
+    }
 }
 
 /// An object that is being written. Dropping it without a commit discards it.

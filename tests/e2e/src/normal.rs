@@ -4,15 +4,19 @@
 const HASH: usize = 10;
 /// Letters of a UID.
 const UID: usize = 36;
-const DELETE_JOB: &str = "tidelock-delete-";
+/// What a hash follows.
+const MARKS: [&str; 2] = ["tidelock-delete-", "-check-"];
 
 /// `name` without the slot it stands for, and without the hash of UIDs.
 pub fn name(name: &str) -> String {
-    let name = replace(name, DELETE_JOB, |rest| {
+    let hash = |rest: &str| {
         let hash = rest.get(..HASH)?;
         let is_hash = hash.bytes().all(|byte| byte.is_ascii_hexdigit());
         is_hash.then_some((HASH, "<hash>"))
-    });
+    };
+    let name = MARKS
+        .iter()
+        .fold(name.to_owned(), |name, mark| replace(&name, mark, hash));
     replace(&name, "-", |rest| {
         let (date, time) = rest.get(..15)?.split_once('-')?;
         let digits = |part: &str, length| {

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
 use kube::api::ListParams;
 use serde_json::{Value, json};
-use tidelock_api::{Backup, BackupPolicy, Restore};
+use tidelock_api::{Backup, BackupPolicy, BackupStorage, Restore};
 
 use crate::wait::Watched;
 use crate::{Story, normal, tree};
@@ -17,7 +17,7 @@ use crate::{Story, normal, tree};
 const COMPONENT: &str = "tidelock.dev/operator";
 /// Fields whose values differ from run to run: identity, times, and what an archive with other
 /// times in it comes to.
-const VOLATILE: [&str; 12] = [
+const VOLATILE: [&str; 13] = [
     "uid",
     "resourceVersion",
     "managedFields",
@@ -25,6 +25,7 @@ const VOLATILE: [&str; 12] = [
     "deletionGracePeriodSeconds",
     "duration",
     "storedBytes",
+    "freeBytes",
     "stored",
     "digest",
     "recoveryPoint",
@@ -65,6 +66,9 @@ impl Snapshot {
         }
         for restore in list::<Restore>(story).await? {
             taken.add("Restore", &restore, plain.object(&restore)?);
+        }
+        for storage in list::<BackupStorage>(story).await? {
+            taken.add("BackupStorage", &storage, plain.object(&storage)?);
         }
         for job in list::<Job>(story).await? {
             taken.add("Job", &job, plain.job(&job)?);

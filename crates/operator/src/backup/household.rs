@@ -5,6 +5,7 @@ use tidelock_api::{Backup, FolderStatus, RUN_UID_LABEL};
 use tidelock_core::names;
 use tidelock_protocol::{FolderReport, Household};
 
+use crate::backup::archived;
 use crate::context::Context;
 use crate::convert::{self, to_i64};
 use crate::run::observe::is_live;
@@ -38,7 +39,7 @@ pub fn household(ctx: &Context, namespace: &str, pvc: &str, store: &StoreRef) ->
     let known: Vec<String> = backups
         .iter()
         .filter(kept_there)
-        .map(|backup| names::storage_stem(&backup.name_any()))
+        .map(|backup| names::storage_stem(&archived::name(backup)))
         .collect();
     let mut active: Vec<String> = backups
         .iter()

@@ -1,5 +1,6 @@
 //! Backups: one execution each.
 
+pub mod archived;
 pub mod household;
 pub mod placing;
 mod plan;
@@ -25,8 +26,6 @@ use crate::error::Error;
 use crate::finalizers;
 use crate::owners;
 
-pub use plan::location;
-
 /// Brings one Backup a step further.
 pub async fn reconcile(backup: Arc<Backup>, ctx: Arc<Context>) -> Result<Action, Error> {
     let now = ctx.now();
@@ -39,6 +38,11 @@ pub async fn reconcile(backup: Arc<Backup>, ctx: Arc<Context>) -> Result<Action,
             claim(&backup, owner.as_deref(), &ctx).await?;
             return Ok(Action::await_change());
         }
+    }
+    if let Some(archive) = &backup.spec.archive
+        && !has_ended(&backup)
+    {
+        return archived::take_in(&backup, archive, &ctx, now).await;
     }
     if let Some(accepted) = suspicion::accepted(&backup, now) {
         crate::run::write_status(backup.as_ref(), accepted, &ctx).await?;

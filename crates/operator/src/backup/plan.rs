@@ -11,6 +11,7 @@ use tidelock_protocol::{
     BackupTask, DeleteItem, DeleteTask, Household, Location, SOURCE_PATH, Task, VerificationLevel,
 };
 
+use crate::backup::archived;
 use crate::convert;
 use crate::error::Error;
 use crate::job::{self, Mount, RunJob, RunKind};
@@ -116,7 +117,8 @@ pub fn deletion_policy(backup: &Backup, policy: Option<&BackupPolicy>) -> Deleti
     let status = backup.status.as_ref();
     let recorded = || status.and_then(|status| status.deletion_policy);
     let of_policy = || policy.map(|policy| policy.spec.deletion_policy);
-    let said = backup.spec.deletion_policy.or_else(recorded);
+    let archived = archived::deletion_policy(backup);
+    let said = archived.or(backup.spec.deletion_policy).or_else(recorded);
     said.or_else(of_policy).unwrap_or_default()
 }
 
@@ -218,13 +220,12 @@ pub fn undo_job(
     name: &str,
     image: &str,
 ) -> Result<Job, Error> {
-    let namespace = convert::namespace(backup)?;
     let status = backup.status.clone().unwrap_or_default();
     let pvc = status.pvc_name.unwrap_or_default();
     let task = Task::Delete(DeleteTask {
         items: vec![DeleteItem {
-            location: location(&namespace, &pvc, &backup.name_any())?,
-            backup_uid: convert::uid(backup)?,
+            location: archived::location(backup, &pvc)?,
+            backup_uid: archived::uid(backup)?,
             unfinished_only: false,
         }],
     });

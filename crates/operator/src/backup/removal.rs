@@ -19,7 +19,7 @@ use tidelock_core::removal::{
 use tidelock_core::run::{POD_GRACE, PodFact};
 use tidelock_protocol::Outcome;
 
-use crate::backup::{placing, plan};
+use crate::backup::{archived, placing, plan};
 use crate::conditions::{Verdict, ready_reason, set_ready};
 use crate::context::Context;
 use crate::convert;
@@ -138,7 +138,7 @@ fn cached_facts(backup: &Backup, ctx: &Context) -> RemovalFacts {
     let pods = pods_of(ctx, &namespace, &uid);
     let live = pods.iter().find(|pod| is_live(pod));
     RemovalFacts {
-        may_have_data: run_job_name(backup).is_some(),
+        may_have_data: may_have_data(backup),
         completed: has_completed(backup),
         retain: is_retained(backup),
         owner: owner(backup, ctx),
@@ -190,6 +190,11 @@ fn reader(backup: &Backup, ctx: &Context) -> Option<String> {
             })
     });
     readers.first().map(|restore| restore.name_any())
+}
+
+/// Whether its Job was asked for at some time, or it stands for what another left.
+fn may_have_data(backup: &Backup) -> bool {
+    run_job_name(backup).is_some() || archived::is_taken_in(backup)
 }
 
 fn run_job_name(backup: &Backup) -> Option<&String> {
@@ -271,12 +276,9 @@ async fn delete_fact(backup: &Backup, job: &Job, ctx: &Context) -> Result<Delete
 }
 
 fn own_location(backup: &Backup) -> Result<tidelock_protocol::Location, Error> {
-    let namespace = convert::namespace(backup)?;
-    let pvc = backup
-        .status
-        .as_ref()
-        .and_then(|status| status.pvc_name.clone());
-    plan::location(&namespace, &pvc.unwrap_or_default(), &backup.name_any())
+    let status = backup.status.as_ref();
+    let pvc = status.and_then(|status| status.pvc_name.as_deref());
+    archived::location(backup, pvc.unwrap_or_default())
 }
 
 async fn stop_run(backup: &Backup, ctx: &Context) -> Result<(), Error> {
@@ -369,7 +371,7 @@ async fn release(
     left_behind: Option<String>,
     now: Timestamp,
 ) -> Result<(), Error> {
-    if run_job_name(backup).is_some() {
+    if may_have_data(backup) {
         let location = backup
             .status
             .as_ref()

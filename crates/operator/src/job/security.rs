@@ -71,7 +71,7 @@ pub fn of_container(identity: &PodIdentity, kind: RunKind) -> SecurityContext {
 /// their owners, modes, capabilities and device numbers back.
 fn capabilities(kind: RunKind) -> &'static [&'static str] {
     match kind {
-        RunKind::Backup | RunKind::Delete | RunKind::Verify => &["DAC_OVERRIDE"],
+        RunKind::Backup | RunKind::Delete | RunKind::Verify | RunKind::Check => &["DAC_OVERRIDE"],
         RunKind::Restore | RunKind::Undo => &[
             "CHOWN",
             "DAC_OVERRIDE",

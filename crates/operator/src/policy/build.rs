@@ -12,7 +12,7 @@ use tidelock_api::{
 use tidelock_core::names;
 use tidelock_protocol::{ExpectedArchive, Household, RunId, Task, VerifyItem, VerifyTask};
 
-use crate::backup::location;
+use crate::backup::archived;
 use crate::convert;
 use crate::error::Error;
 use crate::job::{JobPlan, RunKind};
@@ -38,6 +38,7 @@ pub fn backup(policy: &BackupPolicy, slot: Timestamp) -> Result<Backup, Error> {
             }),
             guard: spec.guard.clone(),
             mover: spec.mover.clone(),
+            archive: None,
             cancel: false,
         },
     );
@@ -87,7 +88,7 @@ pub fn verify_job(policy: &BackupPolicy, job: VerifyJob<'_>) -> Result<Job, Erro
     let items: Result<Vec<VerifyItem>, Error> = job
         .backups
         .iter()
-        .map(|backup| verify_item(backup, &namespace))
+        .map(|backup| verify_item(backup))
         .collect();
     let uids: Vec<String> = job
         .backups
@@ -125,19 +126,15 @@ pub fn verify_job(policy: &BackupPolicy, job: VerifyJob<'_>) -> Result<Job, Erro
     }))
 }
 
-fn verify_item(backup: &Backup, namespace: &str) -> Result<VerifyItem, Error> {
+fn verify_item(backup: &Backup) -> Result<VerifyItem, Error> {
     let status = backup.status.clone().unwrap_or_default();
     let stored = status.size.map(|size| size.stored_bytes);
     Ok(VerifyItem {
-        location: location(
-            namespace,
-            &status.pvc_name.unwrap_or_default(),
-            &backup.name_any(),
-        )?,
+        location: archived::location(backup, &status.pvc_name.unwrap_or_default())?,
         expected: ExpectedArchive {
             digest: status.digest.unwrap_or_default(),
             stored_bytes: stored.and_then(|n| u64::try_from(n).ok()).unwrap_or(0),
-            backup_uid: convert::uid(backup)?,
+            backup_uid: archived::uid(backup)?,
         },
     })
 }

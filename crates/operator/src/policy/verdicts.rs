@@ -17,8 +17,7 @@ use crate::error::Error;
 use crate::policy::build::VERIFIES_ANNOTATION;
 use crate::policy::observe::Observed;
 use crate::policy::report as policy_report;
-use crate::policy::verify::run_uid;
-use crate::run::observe::{condition, has_condition};
+use crate::run::observe::{condition, has_condition, run_uid};
 use crate::run::{report, tell, write_status};
 use crate::telemetry::policy_reasons;
 

@@ -7,9 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
-use tidelock_api::{
-    Backup, BackupPolicy, BackupPolicyStatus, FolderStatus, RUN_KIND_LABEL, RUN_UID_LABEL,
-};
+use tidelock_api::{Backup, BackupPolicy, BackupPolicyStatus, FolderStatus};
 use tidelock_core::identity::Ids;
 use tidelock_core::queue::{Kind, Waiting};
 use tidelock_core::run::{PodFact, Readiness};
@@ -24,13 +22,12 @@ use crate::convert;
 use crate::error::Error;
 use crate::gate::{RETELL, Turn, storage_key};
 use crate::job::RunKind;
-use crate::owners;
 use crate::placement::{self, DataOwner, Placement, Wanted};
 use crate::policy::build::VerifyJob;
 use crate::policy::observe::Observed;
 use crate::policy::{build, report, verdicts};
 use crate::run::effects::{self, Created};
-use crate::run::observe::{is_finished, pod_fact, pods_of};
+use crate::run::observe::{is_finished, pod_fact, pods_of, run_uid, unrecorded_jobs};
 use crate::store::{self, Store, StoreRef};
 use crate::telemetry::{policy_reasons, reasons};
 
@@ -168,16 +165,7 @@ fn schedule(policy: &BackupPolicy, now: Timestamp) -> Option<Result<Schedule, Sc
 fn own_jobs(policy: &BackupPolicy, ctx: &Context) -> Result<Vec<Arc<Job>>, Error> {
     let namespace = convert::namespace(policy)?;
     let uid = convert::uid(policy)?;
-    let mut jobs = ctx.caches.jobs.state_filter(|job| {
-        let kind = job.labels().get(RUN_KIND_LABEL);
-        let spec = job.spec.as_ref();
-        job.metadata.namespace.as_ref() == Some(&namespace)
-            && kind.is_some_and(|kind| kind == RunKind::Verify.as_str())
-            && owners::is_controlled_by(&job.metadata, &uid)
-            && spec.is_none_or(|spec| spec.ttl_seconds_after_finished.is_none())
-    });
-    jobs.sort_by_key(|job| (convert::created(&job.metadata), job.name_any()));
-    Ok(jobs)
+    Ok(unrecorded_jobs(ctx, &namespace, RunKind::Verify, &uid))
 }
 
 /// Stops a Job whose pod did not start in time; when to look again, otherwise.
@@ -345,10 +333,4 @@ async fn launch(
             "The API server does not take Job {name}, which reads {count} again: {words}"
         )),
     })
-}
-
-/// What the run of a Job of ours is known by.
-pub fn run_uid(job: &Job) -> String {
-    let uid = job.labels().get(RUN_UID_LABEL).cloned();
-    uid.unwrap_or_default()
 }

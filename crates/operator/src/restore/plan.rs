@@ -16,6 +16,7 @@ use tidelock_protocol::{
     Effect, ExpectedArchive, Location, RestoreTask, TARGET_PATH, Task, UndoTask,
 };
 
+use crate::backup::archived;
 use crate::convert;
 use crate::error::Error;
 use crate::job::{self, Mount, RunJob, RunKind};
@@ -156,7 +157,7 @@ pub fn resolve(
             ),
         )));
     }
-    let location = crate::backup::location(&namespace, &pvc, backup_name)?;
+    let location = archived::location(backup, &pvc)?;
     Ok(Ok(RestorePlan {
         backup_name: backup_name.clone(),
         claim_to_make: restore
@@ -173,7 +174,7 @@ pub fn resolve(
         expected: ExpectedArchive {
             digest,
             stored_bytes: u64::try_from(size.stored_bytes).unwrap_or_default(),
-            backup_uid: convert::uid(backup)?,
+            backup_uid: archived::uid(backup)?,
         },
         recovery_point: status.start_time,
         job_name: names::restore_job_name(&restore.name_any()),

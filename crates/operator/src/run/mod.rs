@@ -11,4 +11,5 @@ pub mod reconcile;
 pub mod report;
 mod status;
 
+pub use kubelet::listen;
 pub use status::{failed as fail, tell, write as write_status};

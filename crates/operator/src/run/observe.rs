@@ -93,6 +93,34 @@ pub fn condition<'a>(
         .find(|condition| condition.type_ == kind && condition.status == "True")
 }
 
+/// The Jobs of that kind that the object with this UID controls and whose results are not recorded,
+/// the oldest first. One whose results are has a time to live.
+pub fn unrecorded_jobs(
+    ctx: &Context,
+    namespace: &str,
+    kind: RunKind,
+    owner_uid: &str,
+) -> Vec<Arc<Job>> {
+    let mut jobs = ctx.caches.jobs.state_filter(|job| {
+        let spec = job.spec.as_ref();
+        job.metadata.namespace.as_deref() == Some(namespace)
+            && job
+                .labels()
+                .get(RUN_KIND_LABEL)
+                .is_some_and(|own| own == kind.as_str())
+            && owners::is_controlled_by(&job.metadata, owner_uid)
+            && spec.is_none_or(|spec| spec.ttl_seconds_after_finished.is_none())
+    });
+    jobs.sort_by_key(|job| (convert::created(&job.metadata), job.name_any()));
+    jobs
+}
+
+/// What the run that a Job works for is known by.
+pub fn run_uid(job: &Job) -> String {
+    let uid = job.labels().get(RUN_UID_LABEL).cloned();
+    uid.unwrap_or_default()
+}
+
 /// Cached pods of the run with this UID, but for those that take back what it half wrote.
 pub fn pods_of(ctx: &Context, namespace: &str, run_uid: &str) -> Vec<Arc<Pod>> {
     pods(ctx, namespace, run_uid, |kind| {

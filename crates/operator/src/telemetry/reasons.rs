@@ -19,6 +19,10 @@ pub const NOT_QUEUED: &str = "NotQueued";
 /// A run ended well.
 pub const COMPLETED: &str = "Completed";
 
+/// A Backup stands for an archive that was in storage already.
+pub const DISCOVERED: &str = "Discovered";
+/// Event: a Backup stands for an archive that was in storage already.
+pub const BACKUP_DISCOVERED: &str = "BackupDiscovered";
 /// What is stored was read back and is as it was written.
 pub const READ_BACK: &str = "ReadBack";
 /// Nothing was read back.
@@ -103,6 +107,15 @@ pub const TIMED_OUT: &str = "TimedOut";
 
 /// A Backup is being deleted, and its data is on its way out.
 pub const DELETING: &str = "Deleting";
+
+/// A BackupStorage was looked at, and can be used.
+pub const STORAGE_READY: &str = "StorageReady";
+/// Event: a BackupStorage cannot be used.
+pub const STORAGE_NOT_READY: &str = "StorageNotReady";
+/// A BackupStorage is being looked at for the first time.
+pub const STORAGE_CHECKING: &str = "Checking";
+/// Event: Backups were made for archives that none stood for.
+pub const BACKUPS_DISCOVERED: &str = "BackupsDiscovered";
 
 /// Event: a reconcile fails again and again.
 pub const RECONCILE_FAILED: &str = "ReconcileFailed";

@@ -121,6 +121,7 @@ fn next(kind: Option<RunKind>) -> Option<RunKind> {
         Some(RunKind::Restore) => Some(RunKind::Delete),
         Some(RunKind::Delete) => Some(RunKind::Undo),
         Some(RunKind::Undo) => Some(RunKind::Verify),
-        Some(RunKind::Verify) => None,
+        Some(RunKind::Verify) => Some(RunKind::Check),
+        Some(RunKind::Check) => None,
     }
 }

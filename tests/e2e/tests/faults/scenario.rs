@@ -11,7 +11,7 @@ use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use tidelock_api::{
-    Backup, BackupPolicy, PUT_BACK_ANNOTATION, Phase, Restore, THERE_BY_ANNOTATION,
+    Backup, BackupPolicy, BackupStorage, PUT_BACK_ANNOTATION, Phase, Restore, THERE_BY_ANNOTATION,
 };
 use tidelock_e2e::outcome::pods_of_job;
 use tidelock_e2e::pods::{pause_in_replace, resume};
@@ -58,11 +58,13 @@ pub enum Scenario {
     Forbidden,
     /// A backup is dated by a clock that was ahead.
     Misdated,
+    /// A storage is looked at, and what no Backup stands for is found there.
+    Discovered,
 }
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Backup,
         Self::Checks,
         Self::Schedules,
@@ -80,6 +82,7 @@ impl Scenario {
         Self::Queued,
         Self::Forbidden,
         Self::Misdated,
+        Self::Discovered,
     ];
 
     /// With what in its environment the operator runs.
@@ -149,6 +152,15 @@ impl Scenario {
                 story.policy("nightly", NEVER, json!({})).await?;
                 story.backup("now", json!({"policyRef": "nightly"})).await?;
                 phase(story, "now", Phase::Completed).await?;
+            }
+            Self::Discovered => {
+                small_data(story).await?;
+                story
+                    .backup("now", json!({"deletionPolicy": "Retain"}))
+                    .await?;
+                phase(story, "now", Phase::Completed).await?;
+                delete::<Backup>(story, "now").await?;
+                story.wait_gone::<Backup>("now").await?;
             }
             Self::RestoreCancelled | Self::RestoreDeleted => paused_restore(story).await?,
             Self::PutBackLate => {
@@ -243,6 +255,10 @@ impl Scenario {
             Self::Forbidden => {
                 story.backup("now", json!({})).await?;
             }
+            Self::Discovered => {
+                let spec = json!({"pvc": {"claimName": "backup-storage"}, "discover": true});
+                story.make::<BackupStorage>("offsite", spec).await?;
+            }
             Self::Misdated => {
                 let tomorrow = midnights_ago(-2)?;
                 let status = json!({"status": {"startTime": tomorrow}});
@@ -316,6 +332,16 @@ impl Scenario {
             }
             Self::Queued => waits_with(story, "second", "Queued").await,
             Self::Forbidden => waits_with(story, "now", "JobRefused").await,
+            Self::Discovered => {
+                phase(story, "now", Phase::Completed).await?;
+                let all_found = |storage: &BackupStorage| {
+                    Some(storage.status.as_ref()?.unknown_archives == Some(0))
+                };
+                story
+                    .wait_for("offsite", "to be looked at", all_found)
+                    .await?;
+                Ok(())
+            }
             Self::Misdated => {
                 let marked =
                     |backup: &Backup| Some(backup.annotations().contains_key(THERE_BY_ANNOTATION));

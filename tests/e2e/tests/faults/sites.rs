@@ -37,6 +37,8 @@ pub const SITES: &[Site] = &[
         "patch backups waits metadata.ownerReferences",
     ),
     site("policy/mod.rs ensure_backup", "create backups "),
+    site("storage/discovery.rs ensure", "create backups now"),
+    site("storage/report.rs write", "update backupstorages/status "),
     site("finalizers.rs set", "patch backuppolicies "),
     site(
         "policy/retention.rs patch_judged",

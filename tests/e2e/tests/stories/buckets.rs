@@ -69,7 +69,7 @@ async fn what_a_bucket_lacks_is_told_in_its_own_words() -> Result<()> {
         story.backup("no-secret", storage.clone()).await?;
         let backup = story.wait_backup("no-secret").await?;
         let words = ["secret \"s3-credentials\" not found"];
-        says(backup_failure(&backup)?, "PodPending", &words)?;
+        says(backup_failure(&backup)?, "StartDeadlineExceeded", &words)?;
 
         s3::secret(&story, Some("wrong")).await?;
         story.backup("wrong-key", storage).await?;

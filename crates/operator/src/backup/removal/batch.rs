@@ -16,7 +16,7 @@ use super::{
     ATTEMPT_ANNOTATION, cached_facts, delete_job, has_completed, is_retained, leaving_since,
     own_location,
 };
-use crate::backup::{placing, plan};
+use crate::backup::{archived, placing, plan};
 use crate::context::Context;
 use crate::convert;
 use crate::error::Error;
@@ -133,7 +133,7 @@ pub fn job(
         .map(|item| {
             Ok(DeleteItem {
                 location: own_location(&item.backup)?,
-                backup_uid: convert::uid(item.backup.as_ref())?,
+                backup_uid: archived::uid(&item.backup)?,
                 unfinished_only: item.unfinished_only,
             })
         })

@@ -108,7 +108,7 @@ mod tests {
     }
 
     /// Reasons of conditions for which no run waits or fails.
-    const OF_OTHER_THINGS: [&str; 17] = [
+    const OF_OTHER_THINGS: [&str; 20] = [
         reasons::RUNNING,
         reasons::STARTING,
         reasons::STOPPING,
@@ -126,6 +126,9 @@ mod tests {
         reasons::BACKUP_REFUSED,
         reasons::WAITING_FOR_ACTIVE,
         reasons::INVALID_SCHEDULE,
+        reasons::DISCOVERED,
+        reasons::STORAGE_READY,
+        reasons::STORAGE_CHECKING,
     ];
 
     /// The constants of `reasons.rs` that no Event alone has.

@@ -391,11 +391,7 @@ fn context(counters: Counters) -> Arc<Context> {
     }
     let caches = Caches {
         policies,
-        backups: reflector::store().0,
-        restores: reflector::store().0,
-        jobs: reflector::store().0,
-        pods: reflector::store().0,
-        gone_pods: Arc::default(),
+        ..Caches::empty()
     };
     let limits = Limits {
         total: 20,
