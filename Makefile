@@ -1,6 +1,6 @@
 # A thin front door: every target is a task of `cargo xtask`, which does the work.
 # Variables: NODES=2 (cluster-up, e2e, demo), KEEP=1 (leave the cluster up), FILTER=name (e2e),
-# SUITE=clock|nodes|wave|scale|leader|metrics|upgrade|large (e2e: these run only when asked for),
+# SUITE=clock|nodes|wave|scale|leader|metrics|upgrade|large|recovery (e2e: these run only when asked for),
 # FROM=revision (upgrade: where from; by default the one before), PERCENT=100 RUNS=3 (bench: size of
 # the trees and turns).
 

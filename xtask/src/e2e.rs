@@ -1,7 +1,7 @@
 //! Runs the end-to-end stories on a cluster of their own.
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -15,6 +15,7 @@ use crate::host;
 use crate::image;
 use crate::place::Place;
 use crate::prometheus;
+use crate::recovery;
 use crate::run;
 use crate::upgrade;
 
@@ -24,7 +25,7 @@ const THREADS: &str = "--test-threads=4";
 /// Suites that are run only when asked for, as tests/e2e/Cargo.toml has them: they take long, or
 /// take nodes away.
 pub const SUITES: &[&str] = &[
-    "clock", "nodes", "wave", "scale", "leader", "metrics", "upgrade", "large",
+    "clock", "nodes", "wave", "scale", "leader", "metrics", "upgrade", "large", "recovery",
 ];
 
 /// Stories about drained and lost nodes need another node to go to.
@@ -100,49 +101,84 @@ fn variable_for(name: &str) -> String {
 
 /// Runs the stories whose names hold `filter`.
 pub fn run(place: &Place, options: &Options, filter: Option<&str>) -> Result<()> {
-    run::say("building the stories");
-    run::visible(stories(place).arg("--no-run"))?;
-    let operator = local_operator(place)?;
-    let prometheus = prometheus::ensure(place)?.server();
-    let s3_server = go::ensure_s3_server(place)?;
-    let previous = match suite() {
+    let suite = suite();
+    if suite.as_deref() == Some(OsStr::new(recovery::SUITE)) {
+        return recovery::run(place, options);
+    }
+    let tools = Tools::ready(place, suite.as_deref())?;
+    let previous = match &suite {
         Some(suite) if suite == upgrade::SUITE => Some(upgrade::previous(place)?),
         _ => None,
     };
-    let options = &Options {
+    on_cluster(place, &with_nodes(options), |running| {
+        let mut cargo = tools.stories(place, running, suite.as_deref(), &options.name)?;
+        if let Some(previous) = &previous {
+            running.load_images(std::slice::from_ref(&previous.image))?;
+            cargo.env("TIDELOCK_E2E_PREVIOUS_CHART", &previous.chart);
+        }
+        cargo.args(["--", THREADS, "--show-output"]).args(filter);
+        run::visible(&mut cargo)
+    })
+}
+
+/// `options` with as many nodes as the stories need.
+pub fn with_nodes(options: &Options) -> Options {
+    Options {
         name: options.name.clone(),
         nodes: options.nodes.max(LEAST_NODES),
         keep: options.keep,
-    };
-    on_cluster(place, options, |running| {
+    }
+}
+
+/// Programs that stories run, beside those of the cluster.
+pub struct Tools {
+    operator: PathBuf,
+    prometheus: PathBuf,
+    s3_server: PathBuf,
+}
+
+impl Tools {
+    /// Builds the stories of `suite`, or all, and what they need.
+    pub fn ready(place: &Place, suite: Option<&OsStr>) -> Result<Self> {
+        run::say("building the stories");
+        run::visible(stories(place, suite).arg("--no-run"))?;
+        Ok(Self {
+            operator: local_operator(place)?,
+            prometheus: prometheus::ensure(place)?.server(),
+            s3_server: go::ensure_s3_server(place)?,
+        })
+    }
+
+    /// What runs the stories of `suite`, or all, on the cluster `name` that is up.
+    pub fn stories(
+        &self,
+        place: &Place,
+        running: &Running,
+        suite: Option<&OsStr>,
+        name: &str,
+    ) -> Result<Command> {
         let cluster = &running.cluster;
         let folder = running.programs.kubectl_folder()?;
         let mut path = folder.clone().into_os_string();
         path.push(":");
         path.push(env::var_os("PATH").unwrap_or_default());
-        let mut cargo = stories(place);
-        if let Some(previous) = &previous {
-            running.load_images(std::slice::from_ref(&previous.image))?;
-            cargo.env("TIDELOCK_E2E_PREVIOUS_CHART", &previous.chart);
-        }
+        let mut cargo = stories(place, suite);
         cargo
-            .args(["--", THREADS, "--show-output"])
-            .args(filter)
             .env("KUBECONFIG", cluster.kubeconfig())
             .env("KUBECACHEDIR", cluster.discovery_cache())
             .env("TIDELOCK_E2E_STATE", &cluster.dir)
             .env("TIDELOCK_E2E_BIN", folder)
             .env("TIDELOCK_E2E_HELM", running.programs.path("helm")?)
-            .env("TIDELOCK_E2E_OPERATOR", &operator)
-            .env("TIDELOCK_E2E_PROMETHEUS", &prometheus)
+            .env("TIDELOCK_E2E_OPERATOR", &self.operator)
+            .env("TIDELOCK_E2E_PROMETHEUS", &self.prometheus)
             .env("TIDELOCK_E2E_XTASK", env::current_exe()?)
-            .env("TIDELOCK_CLUSTER", &options.name)
-            .env("TIDELOCK_S3_SERVER", &s3_server)
+            .env("TIDELOCK_CLUSTER", name)
+            .env("TIDELOCK_S3_SERVER", &self.s3_server)
             .env("TIDELOCK_E2E_NODE_NETWORK", cluster.node(1).network_file())
             .env("TIDELOCK_E2E_NODE_ADDRESS", cluster.node(1).address())
             .env("PATH", path);
-        run::visible(&mut cargo)
-    })
+        Ok(cargo)
+    }
 }
 
 /// The operator for stories that run it as a process of this machine. Not the image's: that one is
@@ -153,10 +189,10 @@ fn local_operator(place: &Place) -> Result<PathBuf> {
     Ok(place.target.join("debug").join(PACKAGE))
 }
 
-fn stories(place: &Place) -> Command {
+fn stories(place: &Place, suite: Option<&OsStr>) -> Command {
     let mut cargo = cargo(place);
     cargo.args(["test", "--package", "tidelock-e2e", "--no-fail-fast"]);
-    if let Some(suite) = suite() {
+    if let Some(suite) = suite {
         cargo.arg("--test").arg(suite);
     }
     cargo

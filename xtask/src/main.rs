@@ -16,6 +16,7 @@ mod image;
 mod place;
 mod prometheus;
 mod prove;
+mod recovery;
 mod run;
 mod upgrade;
 
@@ -231,8 +232,9 @@ fn test(place: &Place, options: &e2e::Options) -> Result<()> {
     gate::check(place, None)?;
     prove::prove(place)?;
     e2e::run(place, options, None)?;
+    recovery::run(place, options)?;
     run::say(
-        "test: check, the mover's gate, the test cluster's proof and the end-to-end stories passed; the long suites \
+        "test: check, the mover's gate, the test cluster's proof, the end-to-end stories and the recovery of a lost cluster passed; the long suites \
          run by name (`make e2e SUITE=…`, docs/test-cluster.md)",
     );
     Ok(())

@@ -16,7 +16,7 @@ use tidelock_protocol::{
 };
 
 use crate::context::Context;
-use crate::error::Error;
+use crate::error::{Error, is_status};
 use crate::job::{Mount, Mounted};
 use crate::placement::Volume;
 use crate::telemetry::reasons;
@@ -341,10 +341,18 @@ async fn of_cluster(
     reference: &StoreRef,
 ) -> Result<Result<Store, Readiness>, Error> {
     let api: Api<ClusterBackupStorage> = Api::all(ctx.client.clone());
-    let found = api
-        .get_opt(name)
-        .await
-        .map_err(Error::api(format!("read ClusterBackupStorage {name}")))?;
+    let found = match api.get_opt(name).await {
+        // An operator for single namespaces has no right over what no namespace has.
+        Err(error) if is_status(&error, 403) => {
+            return Ok(Err(volume::refused(
+                reasons::STORAGE_NOT_ALLOWED,
+                format!(
+                    "{reference} cannot be used here: this operator is installed for single namespaces (rbac.scope Namespace). Name a BackupStorage of this namespace."
+                ),
+            )));
+        }
+        found => found.map_err(Error::api(format!("read ClusterBackupStorage {name}")))?,
+    };
     let Some(found) = found else {
         return Ok(Err(missing(reference)));
     };

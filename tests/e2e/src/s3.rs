@@ -34,7 +34,11 @@ pub struct S3 {
 impl S3 {
     /// Starts one for `story` and waits until it listens.
     pub async fn start(story: &Story) -> Result<Self> {
-        let root = story.volumes_folder()?.join("s3");
+        Self::start_at(story, story.volumes_folder()?.join("s3")).await
+    }
+
+    /// As [`Self::start`], with what the folder `root` holds.
+    pub async fn start_at(story: &Story, root: PathBuf) -> Result<Self> {
         fs::create_dir_all(root.join(BUCKET))?;
         let address = format!("{}:{}", variable("TIDELOCK_E2E_NODE_ADDRESS")?, port());
         let output = evidence::folder()?.join(format!("{}.s3.log", story.namespace));

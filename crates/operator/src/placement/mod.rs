@@ -20,6 +20,9 @@ use crate::volume;
 /// Label with the Pod Security Standard that a namespace enforces.
 const ENFORCE_LABEL: &str = "pod-security.kubernetes.io/enforce";
 
+/// User of a mover that mounts no volume, where it cannot be root.
+const NOBODYS_USER: i64 = 65_532;
+
 /// Where a mover's pod runs and as whom.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Placement {
@@ -202,7 +205,15 @@ fn who(wanted: &Wanted<'_>, pods: &[Pod], restricted: bool) -> Result<PodIdentit
         DataOwner::PodsOf(claim) => pods::ids_of(pods, claim),
         DataOwner::Recorded(ids) => vec![(*ids).clone()],
     });
-    let users: Vec<Ids> = owners.collect();
+    let mut users: Vec<Ids> = owners.collect();
+    if wanted.volumes.is_empty() {
+        // Where there is no file, no file's owner matters.
+        users.push(Ids {
+            user: Some(NOBODYS_USER),
+            group: Some(NOBODYS_USER),
+            ..Ids::default()
+        });
+    }
     identity::identity(&IdentityFacts {
         privilege: match mover.privilege {
             Privilege::Auto => identity::Privilege::Auto,
@@ -325,7 +336,7 @@ mod tests {
             owners.push(DataOwner::PodsOf("source"));
             let wanted = Wanted {
                 namespace: "shop",
-                volumes: &[],
+                volumes: &[Volume::of("target", None)],
                 unused: None,
                 mover: &MoverSpec::default(),
                 data: "target",
@@ -341,5 +352,26 @@ mod tests {
         assert_eq!(user(&both[..1], Some(&recorded)), Some(7));
         assert_eq!(user(&both[..1], None), Some(3));
         assert_eq!(user(&[], None), None);
+    }
+
+    #[test]
+    fn a_mover_without_a_volume_needs_no_owner_of_one() {
+        let wanted = Wanted {
+            namespace: "shop",
+            volumes: &[],
+            unused: None,
+            mover: &MoverSpec::default(),
+            data: "",
+            owners: &[],
+        };
+        let restricted = who(&wanted, &[], true).unwrap();
+        assert!(matches!(
+            restricted,
+            PodIdentity::User {
+                user: NOBODYS_USER,
+                ..
+            }
+        ));
+        assert_eq!(who(&wanted, &[], false).unwrap(), PodIdentity::Root);
     }
 }
