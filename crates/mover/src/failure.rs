@@ -50,6 +50,7 @@ pub(crate) fn of_storage(error: &StorageError) -> Failure {
             FailureReason::StorageDenied,
             "make the storage volume writable for the mover",
         ),
+        ErrorClass::Damaged => (FailureReason::ArchiveCorrupt, USE_ANOTHER),
         ErrorClass::InvalidKey => (
             FailureReason::InvalidRequest,
             "check names and what stands in the storage volume",

@@ -13,6 +13,8 @@ pub enum ErrorClass {
     Full,
     /// Read-only, or not permitted.
     Denied,
+    /// What is stored is not what was written.
+    Damaged,
     /// The key could lead outside the store, or cannot be stored.
     InvalidKey,
     /// A fault that may pass: I/O error, stale handle, time-out.

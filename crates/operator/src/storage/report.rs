@@ -88,6 +88,9 @@ fn conclude(storage: &BackupStorage, finding: Finding, now: Timestamp) -> Backup
     let mut status = storage.status.clone().unwrap_or_default();
     status.location = Some(location(storage));
     let generation = storage.metadata.generation;
+    let verdicts = status.conditions.iter().filter(|c| c.type_ == READY);
+    let is_known = verdicts.into_iter().any(|ready| ready.status != "Unknown");
+    let is_judged = is_known && status.observed_generation == generation;
     let verdict = match finding {
         Finding::Suspended => {
             status.observed_generation = generation;
@@ -95,13 +98,14 @@ fn conclude(storage: &BackupStorage, finding: Finding, now: Timestamp) -> Backup
         }
         Finding::Looking(job) => {
             status.check_job = Some(job);
-            let is_judged = status.conditions.iter().any(|c| c.type_ == READY);
-            if is_judged && status.observed_generation == generation {
+            if is_judged {
                 return status;
             }
             Verdict::unknown(reasons::STORAGE_CHECKING, "It is being looked at")
         }
-        Finding::Stuck(message) => Verdict::no(reasons::POD_PENDING, message),
+        // It may pass: a node hears of a new claim a moment later.
+        Finding::Stuck(_) if is_judged => return status,
+        Finding::Stuck(message) => Verdict::unknown(reasons::POD_PENDING, message),
         Finding::Found { found, made } => {
             let verdict = usable(storage, &found);
             take(&mut status, &found, made);
@@ -185,10 +189,13 @@ async fn tell_change(
     let before = before.unwrap_or_default();
     let reason = ready_reason(&status.conditions);
     let is_ready = holds(&status.conditions, READY);
-    let quiet = [reasons::STORAGE_CHECKING, reasons::STORAGE_SUSPENDED];
-    if quiet.contains(&reason)
-        || (holds(before, READY) == is_ready && ready_reason(before) == reason)
-    {
+    if status.check_job.is_some() || reason == reasons::STORAGE_SUSPENDED {
+        return Ok(());
+    }
+    let was_told = before
+        .iter()
+        .any(|c| c.type_ == READY && c.status != "Unknown");
+    if was_told && holds(before, READY) == is_ready && ready_reason(before) == reason {
         return Ok(());
     }
     let ready = status.conditions.iter().find(|c| c.type_ == READY);

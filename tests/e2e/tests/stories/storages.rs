@@ -33,7 +33,7 @@ async fn a_storage_says_whether_it_can_be_used_and_why_not() -> Result<()> {
         spec["checkIntervalSeconds"] = json!(60);
         story.make::<BackupStorage>("offsite", spec).await?;
         let no_secret = "secret \"s3-credentials\" not found";
-        judged(&story, "False", "PodPending", no_secret).await?;
+        judged(&story, "Unknown", "PodPending", no_secret).await?;
 
         s3::secret(&story, Some("wrong")).await?;
         judged(&story, "False", "StorageDenied", "SignatureDoesNotMatch").await?;
