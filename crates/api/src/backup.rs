@@ -115,6 +115,9 @@ pub struct StoredArchive {
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9._-]+$')").message("backupUID must be letters, digits, '-', '_' and '.'"))]
     #[serde(rename = "backupUID")]
     pub backup_uid: String,
+    /// Whether it is encrypted (the manifest has `encryption`).
+    #[serde(default)]
+    pub encrypted: bool,
     /// `sha256:` and 64 hex digits over the archive as it is stored (`archive.sha256`).
     #[schemars(length(min = 71, max = 71))]
     #[x_kube(validation = Rule::new("self.matches('^sha256:[0-9a-f]{64}$')").message("digest must be sha256: and 64 lower-case hex digits"))]

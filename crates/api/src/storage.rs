@@ -67,6 +67,11 @@ pub struct BackupStorageSpec {
     /// A bucket of an S3-compatible object store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub s3: Option<S3Storage>,
+    /// Encrypts every archive and index that is written here, before it leaves the mover; unset
+    /// leaves them in clear. A change holds for new backups; the old ones open as they were
+    /// written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<Encryption>,
     /// Whether nothing is written or removed here: restores and verification go on, new backups
     /// fail, and deleted Backups leave their data.
     #[serde(default)]
@@ -132,6 +137,11 @@ pub struct ClusterBackupStorageSpec {
     /// The namespaces that may use it, by their labels; unset means none, an empty selector all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace_selector: Option<LabelSelector>,
+    /// Encrypts every archive and index that is written here, before it leaves the mover; unset
+    /// leaves them in clear. A change holds for new backups; the old ones open as they were
+    /// written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<Encryption>,
     /// Whether nothing is written or removed here.
     #[serde(default)]
     pub read_only: bool,
@@ -227,6 +237,31 @@ pub struct ServerSideEncryption {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
     pub kms_key_id: Option<String>,
+}
+
+/// Encryption in age's format: the tool `age` opens what is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Encryption {
+    /// Whom backups are encrypted to (`age1…`, as `age-keygen -y` prints it); each of them can open
+    /// them alone. Backups need nothing else.
+    #[schemars(length(min = 1, max = 16), inner(length(min = 62, max = 62)))]
+    #[x_kube(validation = Rule::new("self.all(recipient, recipient.matches('^age1[a-z0-9]{58}$'))").message("recipients must be X25519 recipients of age: age1 and 58 lower-case letters and digits"))]
+    pub recipients: Vec<String>,
+    /// The Secret with identities (`AGE-SECRET-KEY-1…`), for restores and for reading backups again in
+    /// full; all its keys are read. Unset: nothing here can be restored, and reading again compares
+    /// the digests of what is stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity_secret_ref: Option<IdentityRef>,
+}
+
+/// A Secret whose values are identities of age, one on each line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IdentityRef {
+    /// Name of the Secret, in the namespace of the Backups.
+    #[schemars(with = "ObjectName")]
+    pub name: String,
 }
 
 /// What the operator knows of a place.

@@ -96,6 +96,7 @@ pub(crate) fn manifest() -> Manifest {
         sha256: "0".repeat(64),
     };
     Manifest {
+        encryption: None,
         format_version: FORMAT_VERSION,
         codec: Codec::Gzip,
         features: Vec::new(),

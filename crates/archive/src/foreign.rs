@@ -106,6 +106,7 @@ fn manifest_of(codec: Codec, archive: &[u8], index: &[u8]) -> Manifest {
         tar_bytes += member.tar_size;
     }
     Manifest {
+        encryption: None,
         codec,
         features,
         archive: object_of(archive),

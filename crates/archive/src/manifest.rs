@@ -53,6 +53,19 @@ pub struct Manifest {
     pub torn: Sample,
     /// What an archive cannot hold: sockets, mounts of other file systems.
     pub skipped: Sample,
+    /// How archive and index are encrypted; none where they are in clear.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<Encryption>,
+}
+
+/// How archive and index are encrypted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Encryption {
+    /// Whom to, as age writes it: each of them can open it alone.
+    pub recipients: Vec<String>,
+    /// The manifest of the plain objects, in age's format, in Base64.
+    pub manifest: String,
 }
 
 /// An object of the backup.

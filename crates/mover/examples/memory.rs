@@ -117,6 +117,7 @@ fn measure_shape(arguments: &Arguments, shape: Shape) -> anyhow::Result<u64> {
     let backup = measure(
         &dir,
         Task::Backup(BackupTask {
+            recipients: Vec::new(),
             source_path: text("source"),
             location: location.clone(),
             format: arguments.format.into(),
@@ -132,6 +133,7 @@ fn measure_shape(arguments: &Arguments, shape: Shape) -> anyhow::Result<u64> {
     let restore = measure(
         &dir,
         Task::Restore(RestoreTask {
+            identities_path: None,
             target_path: text("target"),
             location,
             expected: ExpectedArchive {

@@ -1,28 +1,23 @@
 //! From a source directory to a published backup.
 
-use std::io::Write;
-use std::path::Path;
 use std::time::Instant;
 
 use jiff::Timestamp;
-use rustix::fs::{Mode, OFlags};
-use tidelock_archive::{
-    FORMAT_VERSION, Manifest, Notice, ObjectRef, PackError, Packed, Sample, Source, pack,
-};
+use tidelock_archive::{FORMAT_VERSION, Manifest, ObjectRef, Sample, Source};
 use tidelock_protocol::{
     BackupReport, BackupTask, Failure, FailureReason, FolderReport, Location, PathSample, RunId,
     Step, VerificationLevel,
 };
-use tidelock_storage::{ErrorClass, ObjectInfo, Storage, StorageError};
+use tidelock_storage::{ErrorClass, Storage};
 
 use crate::Control;
-use crate::failure::{
-    chain, corrupt, failure, of_pack, of_storage, of_storage_write, of_stored_io,
-};
+use crate::failure::{failure, of_storage};
 use crate::household;
+use crate::objects::Objects;
 use crate::progress::Total;
 use crate::proof::{cost, not_proven, prove};
-use crate::stored::{bounded, has_manifest, manifest_bytes, owner_uid, parse_manifest};
+use crate::sealing::{Sealing, without_key};
+use crate::stored::{manifest_bytes, owner_uid, parse_manifest};
 use crate::told::Told;
 use crate::words;
 
@@ -50,13 +45,17 @@ pub(crate) fn backup(
     if let Some(report) = already_done(storage, run, task, control)? {
         return Ok(report);
     }
+    let sealing = Sealing::begin(storage, &task.recipients)?;
     let archive_key = task.location.archive_key(task.format);
-    for key in [&archive_key, &task.location.manifest_key()] {
+    let stored_key = task
+        .location
+        .stored_archive_key(task.format, sealing.is_some());
+    for key in [&stored_key, &task.location.manifest_key()] {
         storage.sweep(key, &run.uid).map_err(|e| of_storage(&e))?;
     }
     let found = household::look_after(storage, run, &task.location, &task.household, stop);
     let folder = household::told(found);
-    let mut objects = Objects::new(storage, run, task);
+    let mut objects = Objects::new(storage, run, task, sealing.as_ref());
     objects.clear_left_overs()?;
     let mut told = Told::default();
     control.progress.begin(Step::Saving, Total::default());
@@ -83,17 +82,26 @@ pub(crate) fn backup(
         tool: concat!("tidelock-mover ", env!("CARGO_PKG_VERSION")).to_owned(),
         torn: sample_of(&told.torn),
         skipped: sample_of(&told.skipped),
+        encryption: None,
     };
-    let published = timed_proof(storage, &manifest, task.verification, control)
+    let published = timed_proof(objects.data(), &manifest, task.verification, control)
         .map_err(not_proven)
         .and_then(|verification| {
             manifest.finished_at = Timestamp::now();
             manifest.duration_ms = millis(clock);
-            objects.publish_manifest(&manifest, verification.level)?;
-            Ok(verification)
+            let stored = match &sealing {
+                Some(sealing) => sealing.cover(&manifest)?,
+                None => manifest.clone(),
+            };
+            objects.publish_manifest(&stored, verification.level)?;
+            Ok((stored, verification))
         });
     match published {
-        Ok(verification) => Ok(report_of(&manifest, &task.location, verification, folder)),
+        Ok((stored, verification)) => Ok(BackupReport {
+            torn: sample(&manifest.torn),
+            skipped: sample(&manifest.skipped),
+            ..report_of(&stored, &task.location, verification, folder)
+        }),
         Err(failure) => {
             objects.discard();
             Err(failure)
@@ -139,7 +147,12 @@ fn already_done(
         Published::Nothing => return Ok(None),
         Published::Damaged => None,
         Published::Whole(manifest) => {
-            match timed_proof(storage, &manifest, task.verification, control) {
+            // The key of that moment is gone: of an encrypted one the digests are compared.
+            let level = match &manifest.encryption {
+                Some(_) => without_key(task.verification),
+                None => task.verification,
+            };
+            match timed_proof(storage, &manifest, level, control) {
                 Ok(verification) => Some((manifest, verification)),
                 Err(failure) if is_damage(&failure) => {
                     tracing::warn!(%location, error = failure.message, "damaged");
@@ -170,7 +183,7 @@ fn is_damage(failure: &Failure) -> bool {
 }
 
 /// What stands at the place of a backup, at a first look.
-enum Published {
+pub(crate) enum Published {
     /// No backup.
     Nothing,
     /// A backup of this very run, of which something is not as its manifest or the task says.
@@ -184,7 +197,7 @@ enum Published {
 ///
 /// # Errors
 /// `ArchiveConflict` when it is the backup of another run.
-fn published_before(
+pub(crate) fn published_before(
     storage: &dyn Storage,
     run: &RunId,
     task: &BackupTask,
@@ -205,6 +218,7 @@ fn published_before(
     Ok(match parse_manifest(&bytes, location) {
         Ok(manifest)
             if manifest.codec == words::codec(task.format)
+                && manifest.encryption.is_some() != task.recipients.is_empty()
                 && is_there(storage, &manifest.archive)?
                 && is_there(storage, &manifest.index)? =>
         {
@@ -222,229 +236,6 @@ fn is_there(storage: &dyn Storage, object: &ObjectRef) -> Result<bool, Failure> 
     }
 }
 
-/// The objects of one backup, on their way into storage.
-struct Objects<'o> {
-    storage: &'o dyn Storage,
-    run: &'o RunId,
-    location: &'o Location,
-    task: &'o BackupTask,
-    /// What this run has published, in order.
-    published: Vec<(String, ObjectInfo)>,
-}
-
-impl<'o> Objects<'o> {
-    fn new(storage: &'o dyn Storage, run: &'o RunId, task: &'o BackupTask) -> Self {
-        Self {
-            storage,
-            run,
-            location: &task.location,
-            task,
-            published: Vec::new(),
-        }
-    }
-
-    fn archive_key(&self) -> String {
-        self.location.archive_key(self.task.format)
-    }
-
-    /// Removes what runs that died before their manifest left in this place, in any format.
-    fn clear_left_overs(&self) -> Result<(), Failure> {
-        for key in self.location.data_keys() {
-            if has_manifest(self.storage, self.location)? {
-                return Err(self.published_elsewhere());
-            }
-            self.storage.delete(&key).map_err(|e| of_storage(&e))?;
-        }
-        Ok(())
-    }
-
-    /// Writes archive and index, then publishes archive, index and digest file.
-    fn pack(&mut self, told: &mut Told, control: &Control<'_>) -> Result<Packed, Failure> {
-        let source = open_source(&self.task.source_path)?;
-        let storage = self.storage;
-        let put = |key: &str| {
-            storage
-                .put(key, &self.run.uid)
-                .map_err(|e| of_storage_write(&e))
-        };
-        let mut archive = put(&self.archive_key())?;
-        let mut index = put(&self.location.index_key())?;
-        let mut notify = |path: &[u8], notice: Notice| told.take(path, &notice);
-        let meter = control.progress.meter();
-        let packed = pack(
-            source,
-            words::codec(self.task.format),
-            &mut archive,
-            &mut index,
-            &mut notify,
-            meter,
-            control.stop,
-        )
-        .map_err(|error| {
-            let mut failure = of_pack(&error);
-            if matches!(error, PackError::Unreadable(_)) {
-                failure.message = format!(
-                    "{}: {}; repair the volume's file system, or let the mover run with enough rights (mover.privilege)",
-                    failure.message,
-                    told.first_reason()
-                );
-                failure.paths = std::mem::take(&mut told.unreadable);
-            }
-            failure
-        })?;
-        let published = self.publish_data(archive, index, &packed);
-        if published.is_err() {
-            self.discard();
-        }
-        published.map(|()| packed)
-    }
-
-    fn publish_data(
-        &mut self,
-        archive: Box<dyn tidelock_storage::Upload + 'o>,
-        index: Box<dyn tidelock_storage::Upload + 'o>,
-        packed: &Packed,
-    ) -> Result<(), Failure> {
-        // Another run may have finished under this name since the first look.
-        let published = published_before(self.storage, self.run, self.task)?;
-        if !matches!(published, Published::Nothing) {
-            return Err(self.published_elsewhere());
-        }
-        let key = self.archive_key();
-        self.commit(key.clone(), archive)?;
-        self.commit(self.location.index_key(), index)?;
-        let name = key.rsplit('/').next().unwrap_or(&key);
-        let line = format!("{}  {name}\n", packed.archive.1);
-        let digest_key = self.location.digest_key(self.task.format);
-        let mut digest = self
-            .storage
-            .put(&digest_key, &self.run.uid)
-            .map_err(|e| of_storage_write(&e))?;
-        digest
-            .write_all(line.as_bytes())
-            .map_err(|e| of_stored_io("write the digest file", &e))?;
-        self.commit(digest_key, digest)
-    }
-
-    fn commit(
-        &mut self,
-        key: String,
-        upload: Box<dyn tidelock_storage::Upload + 'o>,
-    ) -> Result<(), Failure> {
-        // Never in the place of another pod's: a pod that was away for long must not replace what
-        // its successor has published meanwhile.
-        let info = upload.commit().map_err(|e| self.conflict_or(&e))?;
-        self.published.push((key, info));
-        Ok(())
-    }
-
-    /// Publishes the manifest, and takes it back when another pod of the same run has replaced
-    /// what it describes, or when it does not read back as it was written.
-    fn publish_manifest(
-        &self,
-        manifest: &Manifest,
-        level: VerificationLevel,
-    ) -> Result<(), Failure> {
-        self.check_published()?;
-        let json = manifest.to_json().map_err(|e| {
-            let text = format!("cannot write the manifest: {}", chain(&e));
-            failure(FailureReason::Internal, text)
-        })?;
-        let key = self.location.manifest_key();
-        let mut upload = self
-            .storage
-            .put(&key, &self.run.uid)
-            .map_err(|e| of_storage_write(&e))?;
-        upload
-            .write_all(json.as_bytes())
-            .map_err(|e| of_stored_io("write the manifest", &e))?;
-        let own = upload.commit().map_err(|e| self.conflict_or(&e))?;
-        let kept = self.check_published();
-        let kept = kept.and_then(|()| self.check_manifest(json.as_bytes(), level));
-        kept.inspect_err(|_| {
-            // Best effort: a manifest that stays is caught by its digests.
-            if self.storage.head(&key).is_ok_and(|found| found == own) {
-                let _ = self.storage.delete(&key);
-            }
-        })
-    }
-
-    fn check_manifest(&self, json: &[u8], level: VerificationLevel) -> Result<(), Failure> {
-        if level == VerificationLevel::None {
-            return Ok(());
-        }
-        let key = self.location.manifest_key();
-        let stored = self.storage.get_fresh(&key);
-        let stored =
-            bounded(stored.map_err(|e| of_storage_write(&e))?, &key).map_err(not_proven)?;
-        if stored == json {
-            return Ok(());
-        }
-        let what = format!("{key:?} does not have the bytes that were written");
-        Err(not_proven(corrupt(&what)))
-    }
-
-    fn conflict_or(&self, error: &StorageError) -> Failure {
-        if error.class == ErrorClass::AlreadyExists {
-            self.published_elsewhere()
-        } else {
-            of_storage_write(error)
-        }
-    }
-
-    /// Two pods of one run can overlap when a node is lost; the next try settles it.
-    fn published_elsewhere(&self) -> Failure {
-        failure(
-            FailureReason::StorageUnavailable,
-            format!(
-                "{:?} was published by another pod at the same time; the next try looks again",
-                self.location.manifest_key()
-            ),
-        )
-    }
-
-    fn check_published(&self) -> Result<(), Failure> {
-        for (key, info) in &self.published {
-            let found = self.storage.head(key).map_err(|e| of_storage_write(&e))?;
-            if found != *info {
-                return Err(failure(
-                    FailureReason::StorageUnavailable,
-                    format!(
-                        "{key:?} was replaced by another pod meanwhile; the run is tried again"
-                    ),
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes what this run has published, unless another pod has replaced it or made it part of
-    /// a backup.
-    fn discard(&mut self) {
-        if !matches!(has_manifest(self.storage, self.location), Ok(false)) {
-            return;
-        }
-        for (key, info) in self.published.drain(..).rev() {
-            let own = self.storage.head(&key).is_ok_and(|found| found == info);
-            if own && let Err(error) = self.storage.delete(&key) {
-                tracing::warn!(key, error = chain(&error), "a left-over stays in storage");
-            }
-        }
-    }
-}
-
-fn open_source(path: &str) -> Result<std::os::fd::OwnedFd, Failure> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::open(Path::new(path), flags, Mode::empty()).map_err(|error| {
-        let mut failure = failure(
-            FailureReason::SourceUnreadable,
-            format!("cannot open the source volume: {error}"),
-        );
-        failure.paths.push(b".");
-        failure
-    })
-}
-
 fn object_ref(key: String, (bytes, sha256): &(u64, String)) -> ObjectRef {
     ObjectRef {
         key,
@@ -460,16 +251,19 @@ fn sample_of(sample: &PathSample) -> Sample {
     }
 }
 
+fn sample(sample: &Sample) -> PathSample {
+    PathSample {
+        total: sample.total,
+        first: sample.first.clone(),
+    }
+}
+
 fn report_of(
     manifest: &Manifest,
     location: &Location,
     verification: Verification,
     folder: Option<FolderReport>,
 ) -> BackupReport {
-    let sample = |sample: &Sample| PathSample {
-        total: sample.total,
-        first: sample.first.clone(),
-    };
     BackupReport {
         location: location.clone(),
         digest: format!("sha256:{}", manifest.archive.sha256),
@@ -480,6 +274,7 @@ fn report_of(
         torn: sample(&manifest.torn),
         skipped: sample(&manifest.skipped),
         duration_ms: manifest.duration_ms,
+        encrypted: manifest.encryption.is_some(),
         verification: verification.level,
         verification_ms: verification.millis,
         // The folder was looked at without this backup.

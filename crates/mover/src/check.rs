@@ -282,6 +282,7 @@ fn of_manifest(location: &Location, manifest: Manifest) -> DescribedBackup {
         backup: unless(manifest.source.backup, parts.next()),
         uid: manifest.source.uid,
         format: words::format(manifest.codec),
+        encrypted: manifest.encryption.is_some(),
         digest: format!("sha256:{}", manifest.archive.sha256),
         stored_bytes: manifest.archive.bytes,
         logical_bytes: manifest.logical_bytes,

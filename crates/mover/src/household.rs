@@ -63,8 +63,9 @@ pub(crate) fn look_after(
                     folder.unknown.push(name.as_bytes());
                 }
             }
-        } else if let Some(name) = left_over(storage, prefix, file)?
-            && is_unknown(name)
+        } else if let Some(part) = part_of(file)
+            && is_unknown(part.1)
+            && let Some(name) = left_over(storage, prefix, part)?
             && own_manifest.strip_prefix(prefix) != Some(&format!("{name}{MANIFEST}"))
         {
             folder.unknown.push(name.as_bytes());
@@ -75,20 +76,19 @@ pub(crate) fn look_after(
     Ok(folder)
 }
 
-/// The name of the backup that the object `file` of the folder `prefix` is a part of, where that has
-/// no manifest; none for any but the first of its parts, so that each is told once.
+/// Which part of which backup the object `file` is.
+fn part_of(file: &str) -> Option<(usize, &str)> {
+    let mut parts = DATA.iter().enumerate();
+    parts.find_map(|(nth, ending)| Some((nth, file.strip_suffix(ending)?)))
+}
+
+/// The name of the backup that has the object in the folder `prefix` as its part of that number, where
+/// it has no manifest; none for any but the first of its parts, so that each is told once.
 fn left_over<'f>(
     storage: &dyn Storage,
     prefix: &str,
-    file: &'f str,
+    (nth, name): (usize, &'f str),
 ) -> Result<Option<&'f str>, StorageError> {
-    let part = DATA
-        .iter()
-        .enumerate()
-        .find_map(|(nth, ending)| Some((nth, file.strip_suffix(ending)?)));
-    let Some((nth, name)) = part else {
-        return Ok(None);
-    };
     for before in [MANIFEST].iter().chain(&DATA[..nth]) {
         match storage.head(&format!("{prefix}{name}{before}")) {
             Ok(_) => return Ok(None),

@@ -1,5 +1,6 @@
 //! From a stored backup into a directory.
 
+use std::cell::OnceCell;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Instant;
@@ -13,11 +14,13 @@ use tidelock_protocol::{
     Done, Effect, Failure, FailureReason, Outcome, PathSample, RestoreReport, RestoreTask, RunId,
     Step,
 };
+use tidelock_seal::Sealed;
 use tidelock_storage::Storage;
 
 use crate::Control;
 use crate::failure::{failure, of_restore};
 use crate::progress::Total;
+use crate::sealing;
 use crate::stored::{Object, Stretches, check_size, expected_manifest, get};
 use crate::words;
 
@@ -53,8 +56,10 @@ pub(crate) fn restore(
             ..of_restore(&error)
         }
     })?;
+    let sealed = OnceCell::new();
     let mut restore = Restore {
         storage,
+        sealed: &sealed,
         task,
         overwrite: words::overwrite(task.overwrite),
         selection,
@@ -84,6 +89,8 @@ fn selection(task: &RestoreTask) -> Result<Selection, Failure> {
 
 struct Restore<'r> {
     storage: &'r dyn Storage,
+    /// What decrypts an encrypted backup, once it was opened.
+    sealed: &'r OnceCell<Sealed<'r>>,
     task: &'r RestoreTask,
     overwrite: Overwrite,
     selection: Selection,
@@ -98,7 +105,7 @@ struct Restore<'r> {
     done: Finished,
 }
 
-impl Restore<'_> {
+impl<'r> Restore<'r> {
     fn run(&mut self) -> Result<Outcome, Failure> {
         let begun = self.target.begun();
         self.stage = begun.map_err(|e| of_restore(&e))?;
@@ -109,7 +116,7 @@ impl Restore<'_> {
         if self.stage != Some(Stage::Writing) {
             self.check_content()?;
         }
-        let manifest = expected_manifest(self.storage, &self.task.location, &self.task.expected)?;
+        let manifest = self.open()?;
         self.check_stored(&manifest)?;
         self.check_plan(&manifest)?;
         if self.task.effect == Effect::DryRun {
@@ -123,6 +130,25 @@ impl Restore<'_> {
         let finished = meter.during(Phase::Sync, finish);
         finished.map_err(|e| of_restore(&e))?;
         Ok(Outcome::Restored(self.report()))
+    }
+
+    /// The manifest of what can be read from [`Self::storage`].
+    fn open(&self) -> Result<Manifest, Failure> {
+        let task = self.task;
+        let stored = expected_manifest(self.storage, &task.location, &task.expected)?;
+        let opened = sealing::open(self.storage, stored, task.identities_path.as_deref())?;
+        if let Some(storage) = opened.storage {
+            let _ = self.sealed.set(storage);
+        }
+        Ok(opened.manifest)
+    }
+
+    /// Where the plain objects of the backup are read from.
+    fn storage(&self) -> &'r dyn Storage {
+        match self.sealed.get() {
+            Some(sealed) => sealed,
+            None => self.storage,
+        }
     }
 
     /// Ends what an earlier try has written and checked already.
@@ -155,7 +181,7 @@ impl Restore<'_> {
     }
 
     fn fill(&mut self, manifest: &Manifest, nth: Try) -> Result<(), Failure> {
-        let archive = Stretches::new(self.storage, &manifest.archive);
+        let archive = Stretches::new(self.storage(), &manifest.archive);
         let indexes = self.indexes(manifest)?;
         let job = Job {
             codec: manifest.codec,
@@ -196,7 +222,7 @@ impl Restore<'_> {
             _ => Total::default(),
         };
         self.begin_step(Step::Checking, total);
-        let (storage, stop) = (self.storage, self.control.stop);
+        let (storage, stop) = (self.storage(), self.control.stop);
         for object in [&manifest.index, &manifest.archive] {
             check_size(storage, object)?;
         }
@@ -238,7 +264,7 @@ impl Restore<'_> {
             stop: self.control.stop,
         };
         self.begin_step(Step::Comparing, Total::of_bytes(manifest.archive.bytes));
-        let archive = Stretches::new(self.storage, &manifest.archive);
+        let archive = Stretches::new(self.storage(), &manifest.archive);
         compare(&comparison, archive, self.indexes(manifest)?).map_err(|e| of_restore(&e))
     }
 
@@ -249,7 +275,7 @@ impl Restore<'_> {
     fn indexes<const N: usize>(&self, manifest: &Manifest) -> Result<[Object; N], Failure> {
         let mut readers = Vec::with_capacity(N);
         for _ in 0..N {
-            readers.push(get(self.storage, &manifest.index)?);
+            readers.push(get(self.storage(), &manifest.index)?);
         }
         readers.try_into().map_err(|_| {
             failure(

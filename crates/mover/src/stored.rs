@@ -54,8 +54,10 @@ pub(crate) fn parse_manifest(bytes: &[u8], location: &Location) -> Result<Manife
         failure.message = format!("{:?}: {}", location.manifest_key(), failure.message);
         failure
     })?;
-    let archive_key = location.archive_key(words::format(manifest.codec));
-    if manifest.archive.key != archive_key || manifest.index.key != location.index_key() {
+    let encrypted = manifest.encryption.is_some();
+    let archive_key = location.stored_archive_key(words::format(manifest.codec), encrypted);
+    let index_key = location.stored_index_key(encrypted);
+    if manifest.archive.key != archive_key || manifest.index.key != index_key {
         return Err(corrupt(&format!(
             "{:?} names objects of another backup",
             location.manifest_key()

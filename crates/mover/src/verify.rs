@@ -13,7 +13,7 @@ use crate::Control;
 use crate::failure::{failure, stopped};
 use crate::household;
 use crate::progress::Total;
-use crate::proof::prove;
+use crate::sealing::prove;
 use crate::stored::expected_manifest;
 use crate::unreadable::{Noting, Unreadable};
 
@@ -50,7 +50,8 @@ pub(crate) fn verify(
     let mut report = VerifyReport::default();
     let mut first_unjudged = None;
     for (item, at) in task.items.iter().zip(0..) {
-        let (verdict, failure) = judge(storage, item, control);
+        let identities = task.identities_path.as_deref();
+        let (verdict, failure) = judge(storage, item, identities, control);
         report.verdicts.push(verdict.letter());
         let location = &item.location;
         let Some(failure) = failure else {
@@ -91,16 +92,17 @@ pub(crate) fn verify(
 fn judge(
     storage: &dyn Storage,
     item: &VerifyItem,
+    identities: Option<&str>,
     control: &Control<'_>,
 ) -> (ItemVerdict, Option<Failure>) {
     if control.stop.load(Ordering::Relaxed) {
         return (ItemVerdict::NotChecked, Some(stopped()));
     }
-    let (mut proven, unreadable) = prove_noting(storage, item, control);
+    let (mut proven, unreadable) = prove_noting(storage, item, identities, control);
     if let Some(earlier) = unreadable
         && proven.is_err()
     {
-        let (again, unreadable) = prove_noting(storage, item, control);
+        let (again, unreadable) = prove_noting(storage, item, identities, control);
         proven = again;
         if let Some(unreadable) = unreadable
             && proven.is_err()
@@ -125,11 +127,21 @@ fn judge(
 fn prove_noting(
     storage: &dyn Storage,
     item: &VerifyItem,
+    identities: Option<&str>,
     control: &Control<'_>,
 ) -> (Result<(), Failure>, Option<Unreadable>) {
     let noting = Noting::new(storage);
     let proven = expected_manifest(&noting, &item.location, &item.expected)
-        .and_then(|manifest| prove(&noting, &manifest, VerificationLevel::Full, control));
+        .and_then(|manifest| {
+            prove(
+                &noting,
+                manifest,
+                VerificationLevel::Full,
+                identities,
+                control,
+            )
+        })
+        .map(drop);
     (proven, noting.found())
 }
 

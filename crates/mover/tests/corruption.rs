@@ -57,6 +57,7 @@ impl Stored {
         fill(&place.source());
         let report = place.backup();
         let verify = Task::Verify(VerifyTask {
+            identities_path: None,
             items: vec![VerifyItem {
                 location: location(),
                 expected: ExpectedArchive {

@@ -143,6 +143,7 @@ fn a_verification_tells_where_its_time_went() {
     let place = source();
     let (backup, _) = backed_up(&place);
     let task = Task::Verify(VerifyTask {
+        identities_path: None,
         items: vec![VerifyItem {
             location: location(),
             expected: ExpectedArchive {

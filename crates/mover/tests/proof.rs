@@ -164,6 +164,7 @@ fn stored(place: &Place, n: usize, ending: &str) -> std::path::PathBuf {
 
 fn verify_task(items: &[VerifyItem]) -> Task {
     Task::Verify(VerifyTask {
+        identities_path: None,
         items: items.to_vec(),
         household: Household::default(),
     })
@@ -347,6 +348,7 @@ fn a_folder_is_swept_of_dead_runs_only_and_unknown_backups_are_told_and_kept() {
     }
     assert!(stored(&place, 1, ".tar.gz").exists());
     let check = Task::Verify(VerifyTask {
+        identities_path: None,
         items: items[..1].to_vec(),
         household,
     });

@@ -7,12 +7,12 @@ use kube::core::{Selector, SelectorExt};
 use kube::{Api, ResourceExt};
 use tidelock_api::{
     Backup, BackupPolicy, BackupStatus, BackupStorage, ClusterBackupStorage, DEFAULT_STORAGE_PVC,
-    S3Storage, StorageKind, StorageRef, StorageUsed,
+    Encryption, S3Storage, StorageKind, StorageRef, StorageUsed,
 };
 use tidelock_core::run::Readiness;
 use tidelock_protocol::{
-    BucketTarget, CA_BUNDLE_PATH, CREDENTIALS_PATH, STORAGE_PATH, ServerSideEncryption,
-    StorageTarget,
+    BucketTarget, CA_BUNDLE_PATH, CREDENTIALS_PATH, IDENTITIES_PATH, STORAGE_PATH,
+    ServerSideEncryption, StorageTarget,
 };
 
 use crate::context::Context;
@@ -137,6 +137,7 @@ pub struct Store {
     pub reference: StoreRef,
     place: Place,
     read_only: bool,
+    encryption: Option<Encryption>,
 }
 
 #[derive(Debug, Clone)]
@@ -152,8 +153,10 @@ enum Place {
 /// What a mover does to a storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
-    /// It reads only.
+    /// It looks, and opens nothing that is encrypted.
     Read,
+    /// It reads what is stored, encrypted or not.
+    Open,
     /// It writes or removes.
     Write,
 }
@@ -170,11 +173,46 @@ impl Store {
                 claim: None,
             },
             read_only: false,
+            encryption: None,
         }
     }
 
     /// What the pod mounts to get at it.
     pub fn mounts(&self, wanted: Use) -> Vec<Mount<'_>> {
+        let identities = self.identities().filter(|_| wanted == Use::Open);
+        let identities = identities.map(|name| Mount {
+            what: Mounted::Secret(name),
+            path: IDENTITIES_PATH,
+            read_only: true,
+        });
+        let mut mounts = self.mounts_of_place(wanted);
+        mounts.extend(identities);
+        mounts
+    }
+
+    /// Whether what is written there is encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.encryption.is_some()
+    }
+
+    /// Whom what is written there is encrypted to.
+    pub fn recipients(&self) -> Vec<String> {
+        let encryption = self.encryption.as_ref();
+        encryption.map_or_else(Vec::new, |encryption| encryption.recipients.clone())
+    }
+
+    /// The Secret with what opens it.
+    fn identities(&self) -> Option<&str> {
+        let secret = self.encryption.as_ref()?.identity_secret_ref.as_ref()?;
+        Some(&secret.name)
+    }
+
+    /// Where a mover that may open what is there finds what does.
+    pub fn identities_path(&self) -> Option<String> {
+        self.identities().map(|_| IDENTITIES_PATH.to_owned())
+    }
+
+    fn mounts_of_place(&self, wanted: Use) -> Vec<Mount<'_>> {
         match &self.place {
             Place::Volume { name, sub_path, .. } => vec![Mount {
                 what: Mounted::Claim {
@@ -182,7 +220,7 @@ impl Store {
                     sub_path: sub_path.as_deref(),
                 },
                 path: STORAGE_PATH,
-                read_only: wanted == Use::Read,
+                read_only: wanted != Use::Write,
             }],
             Place::Bucket(bucket) => {
                 let credentials = Mount {
@@ -283,6 +321,7 @@ pub async fn find(
                 reference: reference.clone(),
                 place,
                 read_only: false,
+                encryption: None,
             }))
         }
         StoreRef::Storage(name) => of_namespace(ctx, namespace, name, reference).await,
@@ -331,6 +370,7 @@ async fn of_namespace(
         reference: reference.clone(),
         place,
         read_only: spec.read_only,
+        encryption: spec.encryption,
     }))
 }
 
@@ -371,6 +411,7 @@ async fn of_cluster(
         reference: reference.clone(),
         place: Place::Bucket(Box::new(found.spec.s3)),
         read_only: found.spec.read_only,
+        encryption: found.spec.encryption,
     }))
 }
 

@@ -65,6 +65,9 @@ pub struct DescribedBackup {
     pub uid: String,
     /// Form of the archive.
     pub format: Format,
+    /// Whether it is encrypted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub encrypted: bool,
     /// `sha256:` and 64 hex digits, over the stored archive.
     pub digest: String,
     /// Size of the archive in storage.

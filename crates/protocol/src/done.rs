@@ -24,6 +24,9 @@ pub struct BackupReport {
     pub skipped: PathSample,
     /// Milliseconds from the first read to the published manifest.
     pub duration_ms: u64,
+    /// Whether it is encrypted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub encrypted: bool,
     /// How much of it was read back, and compared, before it was published.
     pub verification: VerificationLevel,
     /// Milliseconds that reading back took.

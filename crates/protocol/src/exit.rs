@@ -19,6 +19,8 @@ pub enum FailureReason {
     TargetNotEmpty,
     /// The target refused a write, an owner, a mode, a time or an extended attribute.
     TargetUnwritable,
+    /// The backup is encrypted, and nothing given opens it.
+    KeyMissing,
     /// Storage has no space or quota left.
     StorageFull,
     /// The target has no space or quota left.
@@ -49,7 +51,7 @@ pub enum FailureReason {
 
 impl FailureReason {
     /// Every reason, for tables and tests.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::InvalidRequest,
         Self::SourceUnreadable,
         Self::ArchiveConflict,
@@ -58,6 +60,7 @@ impl FailureReason {
         Self::UnsupportedFormat,
         Self::TargetNotEmpty,
         Self::TargetUnwritable,
+        Self::KeyMissing,
         Self::StorageFull,
         Self::TargetFull,
         Self::StorageUnavailable,
@@ -96,6 +99,7 @@ impl FailureReason {
             Self::UnsupportedFormat => "UnsupportedFormat",
             Self::TargetNotEmpty => "TargetNotEmpty",
             Self::TargetUnwritable => "TargetUnwritable",
+            Self::KeyMissing => "KeyMissing",
             Self::StorageFull => "StorageFull",
             Self::TargetFull => "TargetFull",
             Self::StorageUnavailable => "StorageUnavailable",

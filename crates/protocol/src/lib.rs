@@ -45,6 +45,8 @@ pub const SOURCE_PATH: &str = "/source";
 pub const STORAGE_PATH: &str = "/storage";
 /// Where the Secret of a bucket is mounted.
 pub const CREDENTIALS_PATH: &str = "/credentials";
+/// Where the Secret with identities of age is mounted.
+pub const IDENTITIES_PATH: &str = "/identities";
 /// Where the certificates to trust are mounted.
 pub const CA_BUNDLE_PATH: &str = "/certificates";
 /// Where the volume to restore into is mounted.

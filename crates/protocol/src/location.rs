@@ -58,17 +58,34 @@ impl Location {
     pub const MANIFEST_ENDING: &'static str = ".manifest.json";
     /// End the keys of all else that a backup of any format has, in the order in which it is
     /// published.
-    pub const DATA_ENDINGS: [&'static str; 5] = [
+    pub const DATA_ENDINGS: [&'static str; 10] = [
         ".tar.gz",
         ".tar.zst",
+        ".tar.gz.age",
+        ".tar.zst.age",
         ".index.jsonl.gz",
+        ".index.jsonl.gz.age",
         ".tar.gz.sha256",
         ".tar.zst.sha256",
+        ".tar.gz.age.sha256",
+        ".tar.zst.age.sha256",
     ];
+    /// Ends the key of an archive or an index that is encrypted.
+    pub const ENCRYPTED_ENDING: &'static str = ".age";
 
     /// Key of an archive of this format.
     pub fn archive_key(&self, format: Format) -> String {
         format!("{}{}", self.0, format.ending())
+    }
+
+    /// Key of an archive of this format as it is stored, encrypted or not.
+    pub fn stored_archive_key(&self, format: Format, encrypted: bool) -> String {
+        stored(self.archive_key(format), encrypted)
+    }
+
+    /// Key of the index as it is stored, encrypted or not.
+    pub fn stored_index_key(&self, encrypted: bool) -> String {
+        stored(self.index_key(), encrypted)
     }
 
     /// Key of the index: where each file stands in the archive.
@@ -77,8 +94,8 @@ impl Location {
     }
 
     /// Key of the archive's digest in the form that `sha256sum -c` reads.
-    pub fn digest_key(&self, format: Format) -> String {
-        format!("{}{}.sha256", self.0, format.ending())
+    pub fn digest_key(&self, format: Format, encrypted: bool) -> String {
+        format!("{}.sha256", self.stored_archive_key(format, encrypted))
     }
 
     /// Keys of all objects but the manifest that a backup of any format has here, in the order in
@@ -91,6 +108,13 @@ impl Location {
     pub fn manifest_key(&self) -> String {
         format!("{}{}", self.0, Self::MANIFEST_ENDING)
     }
+}
+
+fn stored(mut key: String, encrypted: bool) -> String {
+    if encrypted {
+        key.push_str(Location::ENCRYPTED_ENDING);
+    }
+    key
 }
 
 impl TryFrom<String> for Location {
@@ -141,8 +165,8 @@ mod tests {
             "shop/data/nightly-20261123-020000.tar.gz"
         );
         assert_eq!(
-            location.digest_key(Format::TarZst),
-            "shop/data/nightly-20261123-020000.tar.zst.sha256"
+            location.digest_key(Format::TarZst, true),
+            "shop/data/nightly-20261123-020000.tar.zst.age.sha256"
         );
         assert_eq!(
             location.manifest_key(),
@@ -154,16 +178,25 @@ mod tests {
     fn every_object_of_every_format_is_among_those_that_a_backup_has() {
         let location = Location::new("shop", "data", "nightly").unwrap();
         let all = location.data_keys();
-        let published = |format| {
-            let [archive, digest] = [location.archive_key(format), location.digest_key(format)];
-            [archive, location.index_key(), digest]
+        let published = |format, encrypted| {
+            [
+                location.stored_archive_key(format, encrypted),
+                location.stored_index_key(encrypted),
+                location.digest_key(format, encrypted),
+            ]
         };
-        for format in Format::ALL {
-            let places = published(format).map(|key| all.iter().position(|other| *other == key));
+        let mut seen = std::collections::BTreeSet::new();
+        for (format, encrypted) in Format::ALL
+            .into_iter()
+            .flat_map(|f| [(f, false), (f, true)])
+        {
+            let keys = published(format, encrypted);
+            let places = keys.map(|key| all.iter().position(|other| *other == key));
             assert!(places.iter().all(Option::is_some), "{places:?}");
             assert!(places.is_sorted(), "{places:?}");
+            seen.extend(places);
         }
-        assert_eq!(all.len(), 2 * Format::ALL.len() + 1);
+        assert_eq!(all.len(), seen.len());
     }
 
     #[test]

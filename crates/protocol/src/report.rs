@@ -184,6 +184,7 @@ mod tests {
         let report = Report::new(
             "u-1",
             Outcome::BackedUp(BackupReport {
+                encrypted: false,
                 location: Location::new("shop", "data", "nightly-1").unwrap(),
                 digest: format!("sha256:{}", "0".repeat(64)),
                 stored_bytes: 10,

@@ -129,6 +129,9 @@ pub struct BackupTask {
     /// Name of the BackupPolicy, for the manifest; none for a run by hand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy_name: Option<String>,
+    /// Whom it is encrypted to, as `age1…`; none leaves it in clear.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recipients: Vec<String>,
     /// How much of what was stored is read back before it counts as a backup.
     #[serde(default)]
     pub verification: VerificationLevel,
@@ -174,6 +177,9 @@ pub struct RestoreTask {
     pub location: Location,
     /// What the Backup's status says of the archive; storage that says otherwise is refused.
     pub expected: ExpectedArchive,
+    /// Absolute path of the folder that a Secret with identities of age is mounted at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identities_path: Option<String>,
     /// What may happen to what the target holds.
     #[serde(default)]
     pub overwrite: Overwrite,
@@ -232,6 +238,10 @@ pub struct UndoTask {
 pub struct VerifyTask {
     /// The backups to read.
     pub items: Vec<VerifyItem>,
+    /// Absolute path of the folder that a Secret with identities of age is mounted at. Without it,
+    /// encrypted backups are compared by the digests of what lies in storage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identities_path: Option<String>,
     /// What to look after in the volume's folder on the way.
     #[serde(default)]
     pub household: Household,
@@ -338,6 +348,7 @@ mod tests {
                 format: Format::TarGz,
                 pvc_name: "data".into(),
                 policy_name: Some("nightly".into()),
+                recipients: Vec::new(),
                 verification: VerificationLevel::Full,
                 household: Household {
                     known: Some(vec!["nightly-0".into()]),

@@ -89,7 +89,7 @@ fn read(object: Result<Box<dyn Read + Send>, StorageError>) -> Result<Vec<u8>, E
     let mut object = object.map_err(|error| error.class)?;
     match object.read_to_end(&mut bytes) {
         Ok(_) => Ok(bytes),
-        Err(error) => Err(storage_error_in(&error).expect("an error of storage").class),
+        Err(error) => Err(storage_error_in(&error).unwrap().class),
     }
 }
 

@@ -58,6 +58,7 @@ impl Lab {
     pub fn backup(&self, start: impl FnOnce(Command) -> Result<Output>) -> Result<Done> {
         self.clear("storage")?;
         let task = Task::Backup(BackupTask {
+            recipients: Vec::new(),
             source_path: text(&self.path("source")),
             location: location()?,
             // What the other tools of the gate make.
@@ -78,6 +79,7 @@ impl Lab {
     ) -> Result<Done> {
         self.clear("target")?;
         let task = Task::Restore(RestoreTask {
+            identities_path: None,
             target_path: text(&self.path("target")),
             location: location()?,
             expected: ExpectedArchive {

@@ -51,6 +51,7 @@ impl Place {
 
     pub(crate) fn backup(&self, verification: VerificationLevel) -> Result<Task> {
         Ok(Task::Backup(BackupTask {
+            recipients: Vec::new(),
             source_path: text(&self.source),
             location: location()?,
             format: match self.format {
@@ -67,6 +68,7 @@ impl Place {
     pub(crate) fn restore(&self, paths: Vec<String>) -> Result<Task> {
         let report: (String, i64) = serde_json::from_slice(&fs::read(self.report())?)?;
         Ok(Task::Restore(RestoreTask {
+            identities_path: None,
             target_path: text(&self.target),
             location: location()?,
             expected: ExpectedArchive {

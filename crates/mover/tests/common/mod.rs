@@ -103,6 +103,7 @@ impl Place {
 
     pub fn backup_task(&self) -> Task {
         Task::Backup(BackupTask {
+            recipients: Vec::new(),
             source_path: self.source().to_str().unwrap().into(),
             location: location(),
             format: self.format,
@@ -115,6 +116,7 @@ impl Place {
 
     pub fn restore_task(&self, backup: &BackupReport) -> Task {
         Task::Restore(RestoreTask {
+            identities_path: None,
             target_path: self.target().to_str().unwrap().into(),
             location: location(),
             expected: ExpectedArchive {

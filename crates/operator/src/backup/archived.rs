@@ -88,7 +88,8 @@ fn taken_in(backup: &Backup, archive: &StoredArchive, now: Timestamp) -> Result<
     let pvc = backup.spec.target.as_ref().map(|t| t.pvc_name.clone());
     let pvc = pvc.unwrap_or_default();
     let format = backup.spec.format.unwrap_or_default();
-    let location = location(backup, &pvc)?.archive_key(convert::format(format));
+    let location = location(backup, &pvc)?;
+    let location = location.stored_archive_key(convert::format(format), archive.encrypted);
     let store = backup.spec.storage.as_ref().map(StoreRef::named);
     let stored = text::bytes(u64::try_from(archive.stored_bytes).unwrap_or_default());
     let mut changed = backup.clone();

@@ -132,7 +132,9 @@ impl Run for Backup {
     }
 
     fn record(&mut self, plan: &BackupPlan) -> String {
-        let archive = plan.location.archive_key(convert::format(plan.format));
+        let encrypted = plan.found.as_ref().is_some_and(Store::is_encrypted);
+        let format = convert::format(plan.format);
+        let archive = plan.location.stored_archive_key(format, encrypted);
         let status = self.status.get_or_insert_default();
         status.pvc_name = Some(plan.pvc.clone());
         plan.store.record(status);
@@ -255,7 +257,7 @@ fn check(backup: &Backup, done: &BackupReport) -> Result<(), RunFailure> {
         .as_ref()
         .and_then(|status| status.backup_location.as_deref());
     let format = convert::format(plan::format(backup, None));
-    let reported = done.location.archive_key(format);
+    let reported = done.location.stored_archive_key(format, done.encrypted);
     if asked != Some(&reported) {
         return mismatch(format!(
             "The mover reports an archive at {reported}, not at {}.",
@@ -340,6 +342,7 @@ mod tests {
             torn: PathSample::default(),
             skipped: PathSample::default(),
             duration_ms: 1,
+            encrypted: false,
             verification: VerificationLevel::Full,
             verification_ms: 1,
             folder: None,

@@ -103,6 +103,7 @@ pub fn verify_job(policy: &BackupPolicy, job: VerifyJob<'_>) -> Result<Job, Erro
     let mover = policy.spec.mover.clone().unwrap_or_default();
     let task = Task::Verify(VerifyTask {
         items: items?,
+        identities_path: job.store.identities_path(),
         household: Household {
             known: job.known,
             active: None,
@@ -118,7 +119,7 @@ pub fn verify_job(policy: &BackupPolicy, job: VerifyJob<'_>) -> Result<Job, Erro
         image: job.image,
         request: crate::job::request(id, &mover, task, Some(job.store))?,
         mounts: &[],
-        store: Some((job.store, Use::Read)),
+        store: Some((job.store, Use::Open)),
         mover: &mover,
         placement: job.placement,
         ttl_seconds: None,

@@ -244,6 +244,7 @@ pub fn job(restore: &Restore, plan: &RestorePlan, image: &str) -> Result<Job, Er
         target_path: TARGET_PATH.to_owned(),
         location: plan.location.clone(),
         expected: plan.expected.clone(),
+        identities_path: plan.found.as_ref().and_then(Store::identities_path),
         overwrite: convert::overwrite(restore.spec.overwrite),
         effect: if restore.spec.dry_run {
             Effect::DryRun
@@ -261,7 +262,7 @@ pub fn job(restore: &Restore, plan: &RestorePlan, image: &str) -> Result<Job, Er
         image,
         task,
         mounts: &[target],
-        store: plan.found.as_ref().map(|store| (store, Use::Read)),
+        store: plan.found.as_ref().map(|store| (store, Use::Open)),
         mover: &plan.mover,
         placement: &plan.placement,
     };

@@ -109,6 +109,7 @@ fn backup(storage: &BackupStorage, archive: &DescribedBackup) -> Result<Option<B
         archive: Some(Box::new(StoredArchive {
             backup_name: name.to_owned(),
             backup_uid: archive.uid.clone(),
+            encrypted: archive.encrypted,
             digest: archive.digest.clone(),
             stored_bytes: to_i64(archive.stored_bytes),
             logical_bytes: to_i64(archive.logical_bytes),
@@ -160,6 +161,7 @@ mod tests {
             backup: None,
             uid: "b-old".into(),
             format: tidelock_protocol::Format::TarGz,
+            encrypted: false,
             digest: format!("sha256:{}", "a".repeat(64)),
             stored_bytes: 9,
             logical_bytes: 8,
