@@ -11,6 +11,7 @@ use crate::run;
 /// Debian packages of the cluster, the images and the end-to-end tests.
 const PACKAGES: &[&str] = &[
     "acl",
+    "age",
     "attr",
     "busybox-static",
     "ca-certificates",
@@ -18,11 +19,13 @@ const PACKAGES: &[&str] = &[
     "containerd",
     "containernetworking-plugins",
     "coreutils",
+    "curl",
     "diffutils",
     "e2fsprogs",
     "findutils",
     "iproute2",
     "iptables",
+    "jq",
     "libarchive-tools",
     "libfaketime",
     "mount",

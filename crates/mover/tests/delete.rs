@@ -69,7 +69,10 @@ fn delete_on(place: &Place, storage: &dyn Storage) -> DeleteReport {
 fn what_a_cancelled_run_left_goes_and_the_temporaries_of_others_stay() {
     let place = half_written();
     let report = place.delete("u-1");
-    assert_eq!((report.deleted, report.freed_bytes), (1, 10 * DATA.len() as u64));
+    assert_eq!(
+        (report.deleted, report.freed_bytes),
+        (1, 10 * DATA.len() as u64)
+    );
     assert_eq!(place.stored_names(), [temporary("u-2")]);
 }
 

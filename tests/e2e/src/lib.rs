@@ -3,6 +3,7 @@
 //!
 //! `cargo xtask e2e` brings up the cluster and says where it is in the environment.
 
+pub mod age;
 pub mod audit;
 pub mod cluster;
 pub mod daemons;

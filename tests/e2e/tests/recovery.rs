@@ -11,6 +11,7 @@ use kube::Api;
 use kube::api::{ListParams, PostParams};
 use serde_json::json;
 use tidelock_api::{Backup, BackupPolicy, BackupStorage};
+use tidelock_e2e::age::{self, Key};
 use tidelock_e2e::outcome::{completed, restored};
 use tidelock_e2e::s3::{self, S3};
 use tidelock_e2e::{Story, cluster, tree};
@@ -45,7 +46,12 @@ async fn before_the_cluster_is_lost() -> Result<()> {
     s3::secret(&story, None).await?;
     let data = story.volume("data").await?;
     tree::fill_sample(&data)?;
-    let spec = server.spec(json!({"prefix": "clusters/east"}));
+    let keys = [
+        Key::at(&survives("cluster.key")?)?,
+        Key::at(&survives("offline.key")?)?,
+    ];
+    let mut spec = server.spec(json!({"prefix": "clusters/east"}));
+    spec["encryption"] = json!({"recipients": keys.each_ref().map(|key| &key.recipient)});
     story.make::<BackupStorage>("offsite", spec).await?;
     let storage = json!({"storage": {"name": "offsite"}, "retention": {"keepLast": 2}});
     story.policy("nightly", "0 0 1 1 *", storage).await?;
@@ -74,6 +80,12 @@ async fn after_the_cluster_was_lost() -> Result<()> {
     s3::secret(&story, None).await?;
     let mut spec = server.spec(json!({"prefix": "clusters/east"}));
     spec["discover"] = json!(true);
+    // What the safe held.
+    let offline = Key::at(&survives("offline.key")?)?;
+    age::secret(&story, "identities", &[&offline]).await?;
+    spec["encryption"] = json!({
+        "recipients": [offline.recipient], "identitySecretRef": {"name": "identities"},
+    });
     // Nothing is to be written to the only copy.
     spec["readOnly"] = json!(true);
     story.make::<BackupStorage>("offsite", spec).await?;

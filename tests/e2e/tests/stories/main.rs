@@ -15,6 +15,7 @@ mod privilege;
 mod progress;
 mod removal;
 mod restores;
+mod sealed;
 mod storages;
 mod support;
 mod tenants;
