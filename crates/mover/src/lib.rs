@@ -30,7 +30,9 @@ use tidelock_protocol::{
     BucketTarget, Failure, FailureReason, Outcome, Request, RunId, ServerSideEncryption,
     StorageTarget, Task,
 };
-use tidelock_storage::{Bucket, BucketConfig, Credentials, Directory, Encryption, Storage};
+use tidelock_storage::{
+    Bucket, BucketConfig, Composition, Credentials, Directory, Encryption, Storage,
+};
 
 pub use listener::tell_progress;
 pub use profile::{Limit, StepProfile};
@@ -87,6 +89,7 @@ fn bucket(target: &BucketTarget) -> Result<Box<dyn Storage>, Failure> {
             ServerSideEncryption::Aes256 => Encryption::Aes256,
             ServerSideEncryption::Kms { key_id } => Encryption::Kms(key_id.clone()),
         },
+        composition: Composition::default(),
     };
     match Bucket::open(&config) {
         Ok(storage) => Ok(Box::new(storage)),

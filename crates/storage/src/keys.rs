@@ -50,6 +50,19 @@ pub(crate) fn temporary_of(run: &str) -> String {
     format!("{TEMPORARY_PREFIX}{run}-{:016x}", random())
 }
 
+/// Ends the name of an object that is to become a part of another.
+const PIECE: &str = ".piece";
+
+/// A new name of an object of `run` that is to become a part of another.
+pub(crate) fn piece_of(run: &str) -> String {
+    format!("{}{PIECE}", temporary_of(run))
+}
+
+/// The run that a piece of that name belongs to; none for other names.
+pub(crate) fn owner_of_piece(name: &str) -> Option<&str> {
+    owner_of(name.strip_suffix(PIECE)?)
+}
+
 /// The run that a temporary name belongs to; none for other names.
 pub(crate) fn owner_of(name: &str) -> Option<&str> {
     let (run, random) = name.strip_prefix(TEMPORARY_PREFIX)?.rsplit_once('-')?;

@@ -14,7 +14,7 @@ use std::io::{Read, Write};
 use std::ops::Range;
 use std::time::Duration;
 
-pub use bucket::{Bucket, BucketConfig, Credentials, Encryption};
+pub use bucket::{Bucket, BucketConfig, Composition, Credentials, Encryption};
 pub use directory::Directory;
 pub use error::{ErrorClass, StorageError, storage_error_in};
 

@@ -26,6 +26,8 @@ use crate::error::Error;
 use crate::finalizers;
 use crate::owners;
 
+pub use plan::location;
+
 /// Brings one Backup a step further.
 pub async fn reconcile(backup: Arc<Backup>, ctx: Arc<Context>) -> Result<Action, Error> {
     let now = ctx.now();

@@ -33,6 +33,28 @@ pub struct BucketConfig {
     pub storage_class: Option<String>,
     /// Encryption by the store.
     pub encryption: Encryption,
+    /// Of what large objects are made.
+    pub composition: Composition,
+}
+
+/// Of what an object is made that is larger than one part of 8 MiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Composition {
+    /// How many parts are sent as they are.
+    pub direct: usize,
+    /// How many parts make one of the pieces that follow.
+    pub piece: usize,
+}
+
+/// 37.5 GiB as they are, and then pieces of a GiB: with the 10,000 parts that a store takes that is more
+/// than the 5 TiB of its largest object.
+impl Default for Composition {
+    fn default() -> Self {
+        Self {
+            direct: 4_800,
+            piece: 128,
+        }
+    }
 }
 
 /// How the store encrypts new objects.

@@ -14,7 +14,7 @@ use crate::bucket::words::{self, answer, class_of};
 use crate::{ErrorClass, StorageError};
 
 /// How long a signed request is good for.
-const SIGNED_FOR: Duration = Duration::from_secs(300);
+pub(crate) const SIGNED_FOR: Duration = Duration::from_secs(300);
 /// Most bytes of an answer that are read: a thousand of the longest keys.
 const MAX_ANSWER: usize = 8 << 20;
 /// Pauses before a request is made again.

@@ -1,8 +1,10 @@
 //! A bucket of an object store.
 
+mod compose;
 mod config;
 mod http;
 mod listing;
+mod parts;
 mod reader;
 mod sweep;
 mod upload;
@@ -23,7 +25,7 @@ use object_store::{
 };
 use tokio::runtime::{Builder, Runtime};
 
-pub use config::{BucketConfig, Credentials, Encryption};
+pub use config::{BucketConfig, Composition, Credentials, Encryption};
 
 use crate::bucket::http::Connector;
 use crate::bucket::listing::{Objects, page};
@@ -48,9 +50,15 @@ const SILENCE_TIMEOUT: Duration = Duration::from_secs(300);
 ///   killed run leaves is found.
 pub struct Bucket {
     store: Arc<AmazonS3>,
+    /// The same for objects that become parts: a part's checksum is to be made of its bytes, and some
+    /// stores take over that of the object instead, where it has one.
+    pieces: Arc<AmazonS3>,
     client: HttpClient,
     connector: Connector,
     runtime: Runtime,
+    name: String,
+    region: String,
+    composition: Composition,
     prefix: String,
     storage_class: Option<String>,
 }
@@ -75,7 +83,6 @@ impl Bucket {
             .with_region(&config.region)
             .with_virtual_hosted_style_request(!config.path_style)
             .with_credentials(Arc::new(config.credentials.clone()))
-            .with_checksum_algorithm(Checksum::SHA256)
             .with_retry(retries())
             .with_disable_bulk_delete(true)
             .with_client_options(options)
@@ -91,14 +98,21 @@ impl Bucket {
             }
             Encryption::Kms(key) => builder.with_sse_kms_encryption(key),
         };
-        let store = builder
-            .build()
-            .map_err(|error| fault("open", name, &error))?;
+        let build = |builder: AmazonS3Builder| {
+            let built = builder.build().map_err(|error| fault("open", name, &error));
+            built.map(Arc::new)
+        };
+        let pieces = build(builder.clone())?;
+        let store = build(builder.with_checksum_algorithm(Checksum::SHA256))?;
         let bucket = Self {
-            store: Arc::new(store),
+            store,
+            pieces,
             client,
             connector,
             runtime,
+            name: name.clone(),
+            region: config.region.clone(),
+            composition: config.composition,
             prefix: config.prefix.clone(),
             storage_class: config.storage_class.clone(),
         };

@@ -11,10 +11,10 @@ use object_store::path::Path;
 use crate::bucket::Bucket;
 use crate::bucket::listing::{Object, Parts, UploadListed, Uploads, page};
 use crate::bucket::words::{fault, plain};
-use crate::keys::{TEMPORARY_PREFIX, owner_of};
+use crate::keys::{TEMPORARY_PREFIX, owner_of, owner_of_piece};
 use crate::{ErrorClass, StorageError};
 
-/// An upload that a run noted.
+/// An upload that a run noted, or a piece that it left.
 pub(crate) struct Noted {
     note: Path,
     /// The object that it would become; none once the upload has ended.
@@ -91,7 +91,7 @@ impl Bucket {
         Ok(removed)
     }
 
-    /// The notes in the folder of `path`, with the runs that made them.
+    /// The notes and pieces in the folder of `path`, with the runs that made them.
     fn notes(&self, key: &str, path: &Path) -> Result<Vec<(String, Object)>, StorageError> {
         let start = self.beside(path, TEMPORARY_PREFIX).to_string();
         let mut notes = Vec::new();
@@ -101,7 +101,8 @@ impl Bucket {
             for object in found.contents {
                 let name = object.key.rsplit('/').next().unwrap_or_default();
                 let below = object.key.strip_prefix(&start).unwrap_or_default();
-                if let Some(owner) = owner_of(name).filter(|_| !below.contains('/')) {
+                let owner = owner_of(name).or_else(|| owner_of_piece(name));
+                if let Some(owner) = owner.filter(|_| !below.contains('/')) {
                     notes.push((owner.to_owned(), object));
                 }
             }
@@ -112,7 +113,7 @@ impl Bucket {
         }
     }
 
-    /// What a note tells; none when it is gone meanwhile.
+    /// What a note tells, or a piece by being there; none when it is gone meanwhile.
     fn noted(
         &self,
         key: &str,
@@ -122,6 +123,13 @@ impl Bucket {
         let Ok(at) = Path::parse(&note.key) else {
             return Ok(None);
         };
+        if owner_of_piece(note.key.rsplit('/').next().unwrap_or_default()).is_some() {
+            return Ok(Some(Noted {
+                note: at,
+                upload: None,
+                touched: seconds(&note.last_modified).unwrap_or(i64::MAX),
+            }));
+        }
         let id = match self.wait(async { self.store.get(&at).await?.bytes().await }) {
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
             other => other.map_err(|error| fault("sweep", key, &error))?,
@@ -159,7 +167,12 @@ impl Bucket {
     }
 
     fn path_of(&self, upload: &UploadListed) -> Option<Path> {
-        self.own(&upload.key)?;
+        let (folder, name) = upload.key.rsplit_once('/').unwrap_or(("", &upload.key));
+        let of_object = match owner_of_piece(name) {
+            Some(_) => format!("{folder}/piece"),
+            None => upload.key.clone(),
+        };
+        self.own(&of_object)?;
         Path::parse(&upload.key).ok()
     }
 

@@ -1,43 +1,32 @@
 //! An object that grows, in parts.
 
-use std::collections::VecDeque;
 use std::io::{self, Write};
 
 use bytes::Bytes;
-use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
 use object_store::{
-    Attribute, Attributes, MultipartId, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions,
-    PutOptions, PutPayload,
+    Attribute, Attributes, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
 };
-use tokio::task::JoinHandle;
 
 use crate::bucket::listing::PAUSES;
+use crate::bucket::parts::Parts;
 use crate::bucket::words::{fault, plain};
 use crate::bucket::{Bucket, info_of};
-use crate::keys::{random, temporary_of};
+use crate::keys::{piece_of, random};
 use crate::{ErrorClass, ObjectInfo, StorageError, Upload};
 
 /// Bytes of a part; a store takes no less than 5 MiB but for the last (source: S3, UploadPart).
 pub(crate) const PART_BYTES: usize = 8 << 20;
 /// Most parts of an upload (source: S3, multipart upload limits).
 const MAX_PARTS: usize = 10_000;
-/// Parts that are on their way at once; with the one that is filled they bound the memory.
-const PARALLEL: usize = 3;
+/// Largest object (source: S3, the same).
+const MAX_BYTES: u64 = 5 << 40;
 /// Metadata by which an upload knows its own object again.
 const UPLOAD_METADATA: &str = "tidelock-upload";
 
-/// An upload in parts that has begun.
-struct Begun {
-    id: MultipartId,
-    /// The note beside the object that names run and upload, for a sweep after a kill.
-    note: Path,
-    parts: Vec<PartId>,
-    under_way: VecDeque<JoinHandle<object_store::Result<PartId>>>,
-    count: usize,
-}
-
-/// A small object is put at once, a larger one in parts while it grows.
+/// A small object is put at once, a larger one in parts while it grows. Beyond so many parts, each
+/// further one is made by the store of an object that was written in parts itself, so that an object
+/// may be as large as a store takes and memory is bounded all the same.
 pub(crate) struct BucketUpload<'b> {
     bucket: &'b Bucket,
     key: String,
@@ -46,7 +35,9 @@ pub(crate) struct BucketUpload<'b> {
     /// Tells the object of this upload from any other under its key.
     mark: String,
     part: Vec<u8>,
-    begun: Option<Begun>,
+    begun: Option<Parts>,
+    /// What is to be the next part.
+    piece: Option<Parts>,
     bytes: u64,
 }
 
@@ -60,6 +51,7 @@ impl<'b> BucketUpload<'b> {
             mark: format!("{run}-{:016x}", random()),
             part: Vec::new(),
             begun: None,
+            piece: None,
             bytes: 0,
         }
     }
@@ -76,131 +68,123 @@ impl<'b> BucketUpload<'b> {
         all
     }
 
-    /// Begins an upload in parts, and notes beside the object whose it is.
-    ///
-    /// # Crash window
-    /// Before the note is there, the upload has no part, costs nothing, and is ended by age alone.
-    fn begin(&mut self) -> Result<Begun, StorageError> {
-        let store = &self.bucket.store;
-        let options = PutMultipartOptions {
-            attributes: self.attributes(),
-            ..PutMultipartOptions::default()
-        };
-        let id = self
-            .bucket
-            .wait(store.create_multipart_opts(&self.path, options))
-            .map_err(self.fault("write"))?;
-        let note = self.bucket.beside(&self.path, &temporary_of(&self.run));
-        let begun = Begun {
-            id,
-            note,
-            parts: Vec::new(),
-            under_way: VecDeque::new(),
-            count: 0,
-        };
-        let noted = (self.bucket).wait(store.put(&begun.note, begun.id.clone().into()));
-        if let Err(error) = noted {
-            let fault = self.fault("write")(error);
-            self.abort(begun);
-            return Err(fault);
-        }
-        Ok(begun)
-    }
-
-    /// Sends the part that is full, once few enough are under way.
+    /// Sends the part that is full.
     fn send(&mut self) -> Result<(), StorageError> {
-        let mut begun = match self.begun.take() {
-            Some(begun) => begun,
-            None => self.begin()?,
-        };
-        let sent = self.send_part(&mut begun);
-        self.begun = Some(begun);
-        sent
-    }
-
-    fn send_part(&mut self, begun: &mut Begun) -> Result<(), StorageError> {
-        if begun.count == MAX_PARTS {
-            let words = format!(
-                "the object is larger than {MAX_PARTS} parts of {} MiB",
-                PART_BYTES >> 20
-            );
+        if self.bytes >= MAX_BYTES {
+            let words = "no object of a store is larger than 5 TiB";
             return Err(plain("write", &self.key, ErrorClass::Full, words));
         }
-        while begun.under_way.len() >= PARALLEL {
-            self.take_part(begun)?;
-        }
+        let bucket = self.bucket;
         let next = Vec::with_capacity(PART_BYTES);
         let part = Bytes::from(std::mem::replace(&mut self.part, next));
-        let (store, path) = (self.bucket.store.clone(), self.path.clone());
-        let (id, index) = (begun.id.clone(), begun.count);
-        begun.count += 1;
-        let put = async move {
-            let payload = PutPayload::from_bytes(part);
-            store.put_part(&path, &id, index, payload).await
-        };
-        begun.under_way.push_back(self.bucket.runtime.spawn(put));
+        let direct = self
+            .begun
+            .as_ref()
+            .is_none_or(|begun| begun.count() < bucket.composition.direct && self.piece.is_none());
+        if direct {
+            return self.begun()?.send(bucket, part);
+        }
+        if self.piece.is_none() {
+            let name = piece_of(&self.run);
+            let path = bucket.beside(&self.path, &name);
+            let place = (self.key.as_str(), &path);
+            let begun = Parts::begin(
+                bucket,
+                &bucket.pieces,
+                place,
+                &self.run,
+                bucket.attributes(),
+            )?;
+            self.piece = Some(begun);
+        }
+        if let Some(piece) = &mut self.piece {
+            piece.send(bucket, part)?;
+            if piece.count() >= bucket.composition.piece {
+                self.take_piece()?;
+            }
+        }
         Ok(())
     }
 
-    /// Waits for the oldest part that is under way.
-    fn take_part(&self, begun: &mut Begun) -> Result<(), StorageError> {
-        let Some(part) = begun.under_way.pop_front() else {
+    /// The upload of the object itself.
+    fn begun(&mut self) -> Result<&mut Parts, StorageError> {
+        let begun = match self.begun.take() {
+            Some(begun) => begun,
+            None => {
+                let place = (self.key.as_str(), &self.path);
+                Parts::begin(
+                    self.bucket,
+                    &self.bucket.store,
+                    place,
+                    &self.run,
+                    self.attributes(),
+                )?
+            }
+        };
+        Ok(self.begun.insert(begun))
+    }
+
+    /// Lets the piece be the next part of the object, and removes it.
+    ///
+    /// # Crash window
+    /// A piece that stays is swept by its run's name, as a note is.
+    fn take_piece(&mut self) -> Result<(), StorageError> {
+        let Some(mut piece) = self.piece.take() else {
             return Ok(());
         };
-        let part = self.bucket.wait(part).map_err(|error| {
-            let words = format!("a part was not sent: {error}");
-            plain("write", &self.key, ErrorClass::Unavailable, words)
-        })?;
-        begun.parts.push(part.map_err(self.fault("write"))?);
-        Ok(())
-    }
-
-    /// Ends an upload in parts without an object; what cannot be ended now is found by its note.
-    fn abort(&self, mut begun: Begun) {
-        for part in begun.under_way.drain(..) {
-            part.abort();
-            let _ = self.bucket.wait(part);
+        let (bucket, path) = (self.bucket, piece.path().clone());
+        let completed = piece.complete(bucket).or_else(|fault| {
+            // An answer that was lost: no other object has that name.
+            let found = bucket.wait(bucket.store.head(&path));
+            found
+                .is_ok_and(|found| found.size == piece.bytes())
+                .then_some(())
+                .ok_or(fault)
+        });
+        if let Err(fault) = completed {
+            piece.abort(bucket);
+            return Err(fault);
         }
-        let store = &self.bucket.store;
-        let aborted = self
-            .bucket
-            .wait(store.abort_multipart(&self.path, &begun.id));
-        if aborted.is_ok() || matches!(aborted, Err(object_store::Error::NotFound { .. })) {
-            let _ = self.bucket.wait(store.delete(&begun.note));
-        }
+        let begun = self.begun()?;
+        let copied = if begun.count() < MAX_PARTS {
+            begun.copy(bucket, &path)
+        } else {
+            let words = format!("no store takes more than {MAX_PARTS} parts");
+            Err(plain("write", &self.key, ErrorClass::Full, words))
+        };
+        piece.forget(bucket);
+        let _ = bucket.wait(bucket.store.delete(&path));
+        copied
     }
 
     /// Publishes the object. An answer that was lost is asked for: an object with this upload's mark
     /// is the one.
     fn publish(&mut self) -> Result<(), StorageError> {
-        let Some(mut begun) = self.begun.take() else {
+        if self.begun.is_none() {
             return self.publish_small();
+        }
+        let completed = self.complete();
+        let Some(begun) = self.begun.take() else {
+            return completed;
         };
-        let completed = self.complete(&mut begun);
         if let Err(fault) = completed
             && !self.is_published()
         {
-            self.abort(begun);
+            begun.abort(self.bucket);
             return Err(fault);
         }
         // What stays of the note is swept: it names an upload that has ended.
-        let _ = self.bucket.wait(self.bucket.store.delete(&begun.note));
+        begun.forget(self.bucket);
         Ok(())
     }
 
-    fn complete(&mut self, begun: &mut Begun) -> Result<(), StorageError> {
+    fn complete(&mut self) -> Result<(), StorageError> {
         if !self.part.is_empty() {
-            self.send_part(begun)?;
+            self.send()?;
         }
-        while !begun.under_way.is_empty() {
-            self.take_part(begun)?;
-        }
-        let parts = std::mem::take(&mut begun.parts);
-        let store = &self.bucket.store;
-        self.bucket
-            .wait(store.complete_multipart(&self.path, &begun.id, parts))
-            .map_err(self.fault("publish"))?;
-        Ok(())
+        self.take_piece()?;
+        let bucket = self.bucket;
+        self.begun()?.complete(bucket)
     }
 
     /// Puts the object at once; again while the fault may pass, which the library leaves to us: an
@@ -277,8 +261,8 @@ impl Upload for BucketUpload<'_> {
 
 impl Drop for BucketUpload<'_> {
     fn drop(&mut self) {
-        if let Some(begun) = self.begun.take() {
-            self.abort(begun);
+        for begun in [self.piece.take(), self.begun.take()].into_iter().flatten() {
+            begun.abort(self.bucket);
         }
     }
 }

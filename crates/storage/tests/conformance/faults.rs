@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tidelock_storage::{Bucket, ErrorClass, ObjectInfo, Storage, StorageError};
+use tidelock_storage::{Bucket, Composition, ErrorClass, ObjectInfo, Storage, StorageError};
 
 use crate::proxy::{Fault, Proxy, Request};
 use crate::s3::{self, Server};
@@ -28,10 +28,38 @@ struct Place {
     behind: Bucket,
 }
 
+/// Some bytes in one part, in three, and in three of which two are first a piece of their own.
+#[derive(Clone, Copy)]
+struct Case {
+    bytes: usize,
+    composition: Composition,
+}
+
+const COMPOSED: Case = Case {
+    bytes: 28 << 20,
+    composition: Composition {
+        direct: 1,
+        piece: 2,
+    },
+};
+
+fn cases() -> [Case; 3] {
+    let plain = |bytes| Case {
+        bytes,
+        composition: Composition::default(),
+    };
+    [plain(SIZES[0]), plain(SIZES[1]), COMPOSED]
+}
+
 fn place() -> Place {
+    place_of(Composition::default())
+}
+
+fn place_of(composition: Composition) -> Place {
     let server = s3::server();
     let proxy = Proxy::before(server.address);
     let mut config = server.config(&s3::fresh_prefix());
+    config.composition = composition;
     let straight = Bucket::open(&config).unwrap();
     config.endpoint = Some(format!("http://{}", proxy.address));
     let behind = Bucket::open(&config).unwrap();
@@ -62,25 +90,33 @@ fn write(store: &Bucket, bytes: usize) -> Result<ObjectInfo, StorageError> {
 }
 
 /// The kinds of requests that an undisturbed upload makes.
-fn requests(bytes: usize) -> BTreeSet<&'static str> {
-    let place = place();
+fn requests(case: Case) -> BTreeSet<&'static str> {
+    let place = place_of(case.composition);
     let seen = Arc::new(Mutex::new(BTreeSet::new()));
     let seeing = Arc::clone(&seen);
     place.proxy.with(move |request: &Request| {
         seeing.lock().unwrap().insert(request.what());
         None
     });
-    write(&place.behind, bytes).unwrap();
+    write(&place.behind, case.bytes).unwrap();
     let seen = seen.lock().unwrap();
     seen.clone()
 }
 
 #[test]
 fn a_fault_that_passes_costs_nothing() {
-    for bytes in SIZES {
-        for what in requests(bytes) {
+    let mut known = BTreeSet::new();
+    for of in cases() {
+        let bytes = of.bytes;
+        // What an object made of pieces needs besides.
+        let all = requests(of).into_iter();
+        let new: Vec<_> = all
+            .filter(|what| bytes < COMPOSED.bytes || !known.contains(what))
+            .collect();
+        known.extend(new.iter().copied());
+        for what in new {
             for fault in PASSING {
-                let place = place();
+                let place = place_of(of.composition);
                 let mut is_first = true;
                 place.proxy.with(move |request: &Request| {
                     let meant = is_first && request.what() == what;
@@ -101,12 +137,13 @@ fn a_fault_that_passes_costs_nothing() {
 
 #[test]
 fn a_run_that_is_killed_anywhere_leaves_an_object_or_what_is_swept() {
-    for bytes in SIZES {
+    for of in cases() {
+        let bytes = of.bytes;
         let mut is_whole = false;
         let mut at = 0;
         while !is_whole {
             at += 1;
-            let place = place();
+            let place = place_of(of.composition);
             // From there on nothing comes through, and what was begun is forgotten.
             place.proxy.with(move |request: &Request| {
                 (request.number >= at).then_some(Fault::Answer(403, "AccessDenied"))
@@ -139,6 +176,46 @@ fn a_run_that_is_killed_anywhere_leaves_an_object_or_what_is_swept() {
             assert!(at < 40, "{bytes} bytes: an upload of 40 requests");
         }
     }
+}
+
+#[test]
+fn a_large_object_is_made_of_pieces_that_leave_nothing() {
+    let composition = Composition {
+        direct: 2,
+        piece: 2,
+    };
+    for bytes in [16 << 20, 17 << 20, 48 << 20, 50 << 20, 57 << 20] {
+        let place = place_of(composition);
+        let copies = Arc::new(Mutex::new(0));
+        let counting = Arc::clone(&copies);
+        place.proxy.with(move |request: &Request| {
+            *counting.lock().unwrap() += usize::from(request.what() == "UploadPartCopy");
+            None
+        });
+        let info = write(&place.behind, bytes).unwrap();
+        assert_eq!(info.bytes, bytes as u64);
+        assert!(
+            read(&place.straight, KEY, None) == content(bytes),
+            "{bytes}"
+        );
+        assert_eq!(keys(&place.straight, ""), [KEY]);
+        assert_eq!(place.straight.sweep(KEY, "u-1").unwrap(), 0, "{bytes}");
+        let beyond = (bytes >> 20).saturating_sub(16_usize);
+        assert_eq!(*copies.lock().unwrap(), beyond.div_ceil(16), "{bytes}");
+    }
+}
+
+#[test]
+fn a_store_that_composes_nothing_is_told_in_its_words() {
+    let place = place_of(COMPOSED.composition);
+    place.proxy.with(|request: &Request| {
+        (request.what() == "UploadPartCopy").then_some(Fault::Answer(501, "NotImplemented"))
+    });
+    let error = write(&place.behind, COMPOSED.bytes).unwrap_err();
+    let words = error.source.to_string();
+    assert!(words.starts_with("NotImplemented"), "{words}");
+    assert!(keys(&place.straight, "").is_empty());
+    assert_eq!(place.straight.sweep(KEY, "u-1").unwrap(), 0);
 }
 
 #[test]

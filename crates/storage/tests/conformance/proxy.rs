@@ -28,6 +28,8 @@ pub struct Request {
     pub method: String,
     /// Path and query.
     pub uri: String,
+    /// Whether it names an object to copy.
+    is_copy: bool,
 }
 
 impl Request {
@@ -39,8 +41,13 @@ impl Request {
                 .split('&')
                 .any(|own| own.split('=').next() == Some(part))
         };
-        let is_note = self.uri.contains("/.tidelock-");
+        let path = self.uri.split('?').next().unwrap_or_default();
+        let is_piece = path.ends_with(".piece");
+        let is_note = path.contains("/.tidelock-");
         match self.method.as_str() {
+            "PUT" if has("partNumber") && self.is_copy => "UploadPartCopy",
+            "POST" if is_piece && has("uploadId") => "CompletePiece",
+            "DELETE" if is_piece => "DeletePiece",
             "PUT" if has("partNumber") => "UploadPart",
             "PUT" if is_note => "PutNote",
             "PUT" => "PutObject",
@@ -131,6 +138,7 @@ fn serve(
                 number: deciding.0,
                 method: words.next().unwrap_or_default(),
                 uri: words.next().unwrap_or_default(),
+                is_copy: head.to_ascii_lowercase().contains("\nx-amz-copy-source:"),
             };
             (deciding.1)(&request)
         };

@@ -9,7 +9,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use tidelock_storage::{Bucket, BucketConfig, Credentials, Encryption};
+use tidelock_storage::{Bucket, BucketConfig, Composition, Credentials, Encryption};
 
 /// Names the server's program; `make check` builds it and sets this.
 const PROGRAM: &str = "TIDELOCK_S3_SERVER";
@@ -71,6 +71,7 @@ impl Server {
             ca_bundle: None,
             storage_class: None,
             encryption: Encryption::Unset,
+            composition: Composition::default(),
         }
     }
 }

@@ -1,0 +1,164 @@
+//! An upload in parts.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use object_store::aws::AmazonS3;
+use object_store::multipart::{MultipartStore, PartId};
+use object_store::path::Path;
+use object_store::{Attributes, MultipartId, ObjectStoreExt, PutMultipartOptions, PutPayload};
+use tokio::task::JoinHandle;
+
+use crate::bucket::Bucket;
+use crate::bucket::words::{fault, plain};
+use crate::keys::temporary_of;
+use crate::{ErrorClass, StorageError};
+
+/// Parts that are on their way at once; with the one that is filled they bound the memory.
+const PARALLEL: usize = 3;
+
+/// An upload in parts that has begun, and not ended.
+pub(crate) struct Parts {
+    /// Of the object that is written, for what is told.
+    key: String,
+    store: Arc<AmazonS3>,
+    path: Path,
+    id: MultipartId,
+    /// The note beside the object that names run and upload, for a sweep after a kill.
+    note: Path,
+    done: Vec<PartId>,
+    under_way: VecDeque<JoinHandle<object_store::Result<PartId>>>,
+    count: usize,
+    bytes: u64,
+}
+
+impl Parts {
+    /// Begins an upload of `run` to `path`, and notes beside it whose it is.
+    ///
+    /// # Crash window
+    /// Before the note is there, the upload has no part, costs nothing, and is ended by age alone.
+    pub(crate) fn begin(
+        bucket: &Bucket,
+        store: &Arc<AmazonS3>,
+        (key, path): (&str, &Path),
+        run: &str,
+        attributes: Attributes,
+    ) -> Result<Self, StorageError> {
+        let options = PutMultipartOptions {
+            attributes,
+            ..PutMultipartOptions::default()
+        };
+        let id = bucket
+            .wait(store.create_multipart_opts(path, options))
+            .map_err(|error| fault("write", key, &error))?;
+        let begun = Self {
+            key: key.to_owned(),
+            store: Arc::clone(store),
+            path: path.clone(),
+            note: bucket.beside(path, &temporary_of(run)),
+            id,
+            done: Vec::new(),
+            under_way: VecDeque::new(),
+            count: 0,
+            bytes: 0,
+        };
+        let noted = bucket.wait(bucket.store.put(&begun.note, begun.id.clone().into()));
+        if let Err(error) = noted {
+            begun.abort(bucket);
+            return Err(fault("write", key, &error));
+        }
+        Ok(begun)
+    }
+
+    /// How many parts it has, those included that are on their way.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// How many bytes were sent to it.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Where it leads.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Sends the next part, once few enough are under way.
+    pub(crate) fn send(&mut self, bucket: &Bucket, part: Bytes) -> Result<(), StorageError> {
+        while self.under_way.len() >= PARALLEL {
+            self.take(bucket)?;
+        }
+        let (store, path) = (Arc::clone(&self.store), self.path.clone());
+        let (id, index) = (self.id.clone(), self.count);
+        self.count += 1;
+        self.bytes += part.len() as u64;
+        let put = async move {
+            let payload = PutPayload::from_bytes(part);
+            store.put_part(&path, &id, index, payload).await
+        };
+        self.under_way.push_back(bucket.runtime.spawn(put));
+        Ok(())
+    }
+
+    /// Lets the object at `piece` be the next part.
+    pub(crate) fn copy(&mut self, bucket: &Bucket, piece: &Path) -> Result<(), StorageError> {
+        self.settle(bucket)?;
+        let target = (&self.path, self.id.as_str(), self.count);
+        let part = bucket.copy_part(&self.key, target, piece)?;
+        self.done.push(part);
+        self.count += 1;
+        Ok(())
+    }
+
+    /// Waits for all parts that are under way.
+    fn settle(&mut self, bucket: &Bucket) -> Result<(), StorageError> {
+        while !self.under_way.is_empty() {
+            self.take(bucket)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the oldest part that is under way.
+    fn take(&mut self, bucket: &Bucket) -> Result<(), StorageError> {
+        let Some(part) = self.under_way.pop_front() else {
+            return Ok(());
+        };
+        let part = bucket.wait(part).map_err(|error| {
+            let words = format!("a part was not sent: {error}");
+            plain("write", &self.key, ErrorClass::Unavailable, words)
+        })?;
+        let part = part.map_err(|error| fault("write", &self.key, &error))?;
+        self.done.push(part);
+        Ok(())
+    }
+
+    /// Makes the object of its parts. It is to be ended by [`Self::forget`] or [`Self::abort`] after.
+    pub(crate) fn complete(&mut self, bucket: &Bucket) -> Result<(), StorageError> {
+        self.settle(bucket)?;
+        let parts = std::mem::take(&mut self.done);
+        let completed = self.store.complete_multipart(&self.path, &self.id, parts);
+        let completed = bucket.wait(completed);
+        completed.map_err(|error| fault("publish", &self.key, &error))?;
+        Ok(())
+    }
+
+    /// Removes the note of an upload that has ended; one that stays is swept.
+    pub(crate) fn forget(self, bucket: &Bucket) {
+        let _ = bucket.wait(bucket.store.delete(&self.note));
+    }
+
+    /// Ends the upload without an object; what cannot be ended now is found by its note.
+    pub(crate) fn abort(mut self, bucket: &Bucket) {
+        for part in self.under_way.drain(..) {
+            part.abort();
+            let _ = bucket.wait(part);
+        }
+        let aborted = bucket.wait(self.store.abort_multipart(&self.path, &self.id));
+        if aborted.is_ok() || matches!(aborted, Err(object_store::Error::NotFound { .. })) {
+            let _ = bucket.wait(bucket.store.delete(&self.note));
+        }
+    }
+}
