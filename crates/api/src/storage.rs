@@ -72,6 +72,15 @@ pub struct BackupStorageSpec {
     /// written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption: Option<Encryption>,
+    /// How fast one mover may write here, in bytes a second, over all that it writes; unset sets no
+    /// limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 65_536))]
+    pub upload_bytes_per_second: Option<i64>,
+    /// How fast one mover may read here, in bytes a second; unset sets no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 65_536))]
+    pub download_bytes_per_second: Option<i64>,
     /// Whether nothing is written or removed here: restores and verification go on, new backups
     /// fail, and deleted Backups leave their data.
     #[serde(default)]
@@ -142,6 +151,15 @@ pub struct ClusterBackupStorageSpec {
     /// written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption: Option<Encryption>,
+    /// How fast one mover may write here, in bytes a second, over all that it writes; unset sets no
+    /// limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 65_536))]
+    pub upload_bytes_per_second: Option<i64>,
+    /// How fast one mover may read here, in bytes a second; unset sets no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 65_536))]
+    pub download_bytes_per_second: Option<i64>,
     /// Whether nothing is written or removed here.
     #[serde(default)]
     pub read_only: bool,

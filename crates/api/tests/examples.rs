@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tidelock_api::{Backup, BackupPolicy, Restore};
+use tidelock_api::{Backup, BackupPolicy, BackupStorage, Restore};
 
 fn examples() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
@@ -61,10 +61,11 @@ fn each_example_is_of_its_kind_and_has_no_unknown_field() {
             "BackupPolicy" => understood::<BackupPolicy>(&manifest),
             "Backup" => understood::<Backup>(&manifest),
             "Restore" => understood::<Restore>(&manifest),
+            "BackupStorage" => understood::<BackupStorage>(&manifest),
             other => panic!("{name}: no kind {other}"),
         };
         assert_within(&manifest, &object, &name);
         kinds.insert(kind);
     }
-    assert_eq!(kinds.len(), 3, "{kinds:?}");
+    assert_eq!(kinds.len(), 4, "{kinds:?}");
 }

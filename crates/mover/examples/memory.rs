@@ -175,6 +175,7 @@ fn measure(dir: &Path, task: Task) -> anyhow::Result<Measured> {
         storage: StorageTarget::Directory {
             path: dir.join("storage").to_string_lossy().into_owned(),
         },
+        limits: Default::default(),
         stall_timeout_seconds: None,
         task,
     };

@@ -7,6 +7,7 @@ mod check;
 mod delete;
 mod failure;
 mod household;
+mod limit;
 mod listener;
 mod objects;
 mod profile;
@@ -34,6 +35,8 @@ use tidelock_storage::{
     Bucket, BucketConfig, Composition, Credentials, Directory, Encryption, Storage,
 };
 
+use crate::limit::Limited;
+
 pub use listener::tell_progress;
 pub use profile::{Limit, StepProfile};
 pub use progress::{Progress, Watched};
@@ -48,7 +51,8 @@ pub fn run_request(request: &Request, stop: &AtomicBool, progress: &Arc<Progress
     };
     match opened {
         Ok(storage) => {
-            let storage = Watched::new(&*storage, Arc::clone(progress));
+            let storage = Limited::new(&*storage, &request.limits);
+            let storage = Watched::new(&storage, Arc::clone(progress));
             carry_out(request, &storage, &Control { stop, progress })
         }
         Err(failure) => Outcome::Failed(failure),

@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource, ResourceExt};
 use tidelock_api::{DEFAULT_STALL_TIMEOUT_SECONDS, MoverSpec, RUN_KIND_LABEL, RUN_UID_LABEL};
-use tidelock_protocol::{ExitCode, PROTOCOL_VERSION, Request, RunId, StorageTarget, Task};
+use tidelock_protocol::{ExitCode, Limits, PROTOCOL_VERSION, Request, RunId, StorageTarget, Task};
 
 use crate::convert;
 use crate::error::Error;
@@ -126,6 +126,7 @@ pub fn request(
         version: PROTOCOL_VERSION,
         run,
         storage: store.map_or(StorageTarget::None, Store::target),
+        limits: store.map_or_else(Limits::default, Store::limits),
         stall_timeout_seconds: Some(stall.unwrap_or(DEFAULT_STALL_TIMEOUT_SECONDS).into()),
         task,
     };

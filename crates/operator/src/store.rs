@@ -1,5 +1,7 @@
 //! Where the bytes of Backups live, and how a mover's pod gets at them.
 
+mod told;
+
 use std::fmt;
 
 use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim};
@@ -11,14 +13,14 @@ use tidelock_api::{
 };
 use tidelock_core::run::Readiness;
 use tidelock_protocol::{
-    BucketTarget, CA_BUNDLE_PATH, CREDENTIALS_PATH, IDENTITIES_PATH, STORAGE_PATH,
-    ServerSideEncryption, StorageTarget,
+    CA_BUNDLE_PATH, CREDENTIALS_PATH, IDENTITIES_PATH, Limits, STORAGE_PATH, StorageTarget,
 };
 
 use crate::context::Context;
 use crate::error::{Error, is_status};
 use crate::job::{Mount, Mounted};
 use crate::placement::Volume;
+use crate::store::told::{limits, target};
 use crate::telemetry::reasons;
 use crate::volume;
 
@@ -138,6 +140,7 @@ pub struct Store {
     place: Place,
     read_only: bool,
     encryption: Option<Encryption>,
+    limits: Limits,
 }
 
 #[derive(Debug, Clone)]
@@ -174,6 +177,7 @@ impl Store {
             },
             read_only: false,
             encryption: None,
+            limits: Limits::default(),
         }
     }
 
@@ -188,6 +192,11 @@ impl Store {
         let mut mounts = self.mounts_of_place(wanted);
         mounts.extend(identities);
         mounts
+    }
+
+    /// How fast a mover may write and read there.
+    pub fn limits(&self) -> Limits {
+        self.limits
     }
 
     /// Whether what is written there is encrypted.
@@ -322,6 +331,7 @@ pub async fn find(
                 place,
                 read_only: false,
                 encryption: None,
+                limits: Limits::default(),
             }))
         }
         StoreRef::Storage(name) => of_namespace(ctx, namespace, name, reference).await,
@@ -371,6 +381,7 @@ async fn of_namespace(
         place,
         read_only: spec.read_only,
         encryption: spec.encryption,
+        limits: limits(spec.upload_bytes_per_second, spec.download_bytes_per_second),
     }))
 }
 
@@ -411,6 +422,10 @@ async fn of_cluster(
         reference: reference.clone(),
         place: Place::Bucket(Box::new(found.spec.s3)),
         read_only: found.spec.read_only,
+        limits: limits(
+            found.spec.upload_bytes_per_second,
+            found.spec.download_bytes_per_second,
+        ),
         encryption: found.spec.encryption,
     }))
 }
@@ -451,30 +466,4 @@ fn suspended(reference: &StoreRef) -> Readiness {
         reasons::STORAGE_SUSPENDED,
         format!("{reference} is suspended; set suspend to false to go on."),
     )
-}
-
-/// What the mover is told of a bucket.
-fn target(bucket: &S3Storage) -> BucketTarget {
-    BucketTarget {
-        bucket: bucket.bucket.clone(),
-        prefix: bucket.prefix.clone().unwrap_or_default(),
-        endpoint: bucket.endpoint.clone(),
-        region: bucket.region.clone(),
-        path_style: bucket.path_style.unwrap_or(bucket.endpoint.is_some()),
-        credentials_path: CREDENTIALS_PATH.to_owned(),
-        ca_bundle_path: bucket
-            .ca_bundle
-            .as_ref()
-            .map(|bundle| format!("{CA_BUNDLE_PATH}/{}", bundle.key)),
-        storage_class: bucket.storage_class.clone(),
-        server_side_encryption: match &bucket.server_side_encryption {
-            None => ServerSideEncryption::Unset,
-            Some(wanted) => match &wanted.kms_key_id {
-                None => ServerSideEncryption::Aes256,
-                Some(key_id) => ServerSideEncryption::Kms {
-                    key_id: key_id.clone(),
-                },
-            },
-        },
-    }
 }

@@ -1,5 +1,7 @@
 //! One watch for each kind: it fills a cache, and wakes what an event is about.
 
+mod cached;
+
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
@@ -7,8 +9,8 @@ use std::sync::Arc;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::batch::v1::{Job, JobSpec};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodSpec};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
@@ -26,6 +28,7 @@ use crate::job::{MANAGED_BY, MANAGED_BY_LABEL, RUN_NAME_ANNOTATION, RunKind};
 use crate::owners;
 use crate::run::observe::is_finished;
 use crate::telemetry::reasons;
+use crate::watch::cached::{Cached, strip};
 
 /// Objects of a list that are asked for at once: all of them are held as they are, with all that a
 /// cache drops, before the first one is taken, and the memory for that is kept ever after.
@@ -266,76 +269,6 @@ async fn next<T>(
     }
 }
 
-/// What a cache holds of a kind: what nothing here reads is dropped, which bounds what a tenant's
-/// own objects can fill it with.
-trait Cached: Resource {
-    /// Drops what nothing here reads beside the metadata.
-    fn slim(&mut self) {}
-}
-
-impl Cached for BackupPolicy {
-    fn slim(&mut self) {
-        if let Some(status) = &mut self.status {
-            status.conditions.shrink_to_fit();
-        }
-    }
-}
-
-/// Of Backups there are by far the most.
-impl Cached for Backup {
-    fn slim(&mut self) {
-        self.metadata.labels = None;
-        if let Some(status) = &mut self.status {
-            status.conditions.shrink_to_fit();
-        }
-    }
-}
-
-impl Cached for Restore {
-    fn slim(&mut self) {
-        if let Some(status) = &mut self.status {
-            status.conditions.shrink_to_fit();
-        }
-    }
-}
-
-impl Cached for BackupStorage {}
-
-impl Cached for Job {
-    fn slim(&mut self) {
-        self.spec = self.spec.take().map(|spec| JobSpec {
-            ttl_seconds_after_finished: spec.ttl_seconds_after_finished,
-            active_deadline_seconds: spec.active_deadline_seconds,
-            ..Default::default()
-        });
-    }
-}
-
-impl Cached for Pod {
-    fn slim(&mut self) {
-        self.spec = self.spec.take().map(|spec| PodSpec {
-            node_name: spec.node_name,
-            ..Default::default()
-        });
-    }
-}
-
-fn strip<K: Cached>(object: &mut K) {
-    let meta = object.meta_mut();
-    meta.managed_fields = None;
-    // A map of one entry has room for eleven, a list of one for four.
-    if let Some(annotations) = &mut meta.annotations {
-        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
-    }
-    meta.annotations
-        .take_if(|annotations| annotations.is_empty());
-    meta.owner_references
-        .iter_mut()
-        .for_each(Vec::shrink_to_fit);
-    meta.finalizers.iter_mut().for_each(Vec::shrink_to_fit);
-    object.slim();
-}
-
 impl Wakers {
     fn policy(&self, policy: &BackupPolicy, caches: &Caches) {
         send(&self.policies, named(policy));
@@ -497,41 +430,4 @@ fn is_waiting(phase: Option<tidelock_api::Phase>) -> bool {
 /// Queues `object`; a queue that is closed belongs to an operator that is stopping.
 fn send<K: Resource>(queue: &UnboundedSender<ObjectRef<K>>, object: ObjectRef<K>) {
     let _ = queue.unbounded_send(object);
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn of_a_backup_a_cache_keeps_what_is_read_of_it() {
-        let mut backup: Backup = serde_json::from_value(json!({
-            "apiVersion": "tidelock.dev/v1alpha1",
-            "kind": "Backup",
-            "metadata": {
-                "name": "now",
-                "namespace": "shop",
-                "labels": {"tidelock.dev/policy": "nightly"},
-                "annotations": {
-                    "tidelock.dev/scheduled-for": "2026-11-26T02:00:00Z",
-                    "kubectl.kubernetes.io/last-applied-configuration": "{}",
-                },
-                "finalizers": ["tidelock.dev/data"],
-                "managedFields": [{"manager": "kubectl"}],
-            },
-            "spec": {},
-        }))
-        .unwrap();
-        let finalizers = backup.metadata.finalizers.clone();
-        strip(&mut backup);
-        assert_eq!(backup.metadata.finalizers, finalizers);
-        assert_eq!(backup.annotations().len(), 1);
-        assert_eq!(backup.metadata.labels, None);
-        assert_eq!(backup.metadata.managed_fields, None);
-        backup.annotations_mut().clear();
-        strip(&mut backup);
-        assert_eq!(backup.metadata.annotations, None);
-    }
 }

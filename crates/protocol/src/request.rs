@@ -12,6 +12,9 @@ pub struct Request {
     pub run: RunId,
     /// Where the bytes live.
     pub storage: StorageTarget,
+    /// How fast it may be written to and read from.
+    #[serde(default, skip_serializing_if = "Limits::is_none")]
+    pub limits: Limits,
     /// After how many seconds without a moved byte the mover gives up; none waits for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stall_timeout_seconds: Option<u64>,
@@ -29,6 +32,25 @@ pub struct RunId {
     pub name: String,
     /// UID of the object; tells a re-created object from its predecessor of the same name.
     pub uid: String,
+}
+
+/// How fast storage may be written to and read from, over all that goes each way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Limits {
+    /// To it; none sets no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload_bytes_per_second: Option<u64>,
+    /// From it; none sets no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub download_bytes_per_second: Option<u64>,
+}
+
+impl Limits {
+    /// Whether there is none.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Where bytes live.
@@ -341,6 +363,7 @@ mod tests {
             storage: StorageTarget::Directory {
                 path: "/storage".into(),
             },
+            limits: Limits::default(),
             stall_timeout_seconds: Some(1800),
             task: Task::Backup(BackupTask {
                 source_path: "/source".into(),

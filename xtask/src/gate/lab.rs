@@ -108,6 +108,7 @@ impl Lab {
             storage: StorageTarget::Directory {
                 path: text(&self.path("storage")),
             },
+            limits: Default::default(),
             stall_timeout_seconds: None,
             task,
         };

@@ -237,6 +237,7 @@ impl Place {
             storage: StorageTarget::Directory {
                 path: text(&self.out),
             },
+            limits: Default::default(),
             stall_timeout_seconds: None,
             task,
         };

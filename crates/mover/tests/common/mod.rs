@@ -96,6 +96,7 @@ impl Place {
                     path: self.storage().to_str().unwrap().into(),
                 },
             },
+            limits: Default::default(),
             stall_timeout_seconds: None,
             task,
         }
