@@ -58,8 +58,8 @@ pub use content::{VerifiedContent, verify_content};
 pub use error::{Corrupt, RestoreError};
 pub use loss::Losses;
 pub use manifest::{
-    Counts, Encryption, FORMAT_VERSION, MAX_MANIFEST_BYTES, Manifest, ManifestError, ObjectRef,
-    Sample, Source,
+    Counts, ENCRYPTED, Encryption, FORMAT_VERSION, MAX_MANIFEST_BYTES, Manifest, ManifestError,
+    ObjectRef, Sample, Source,
 };
 pub use marker::{Finished, Overwrite, Stage};
 pub use meta::Time;

@@ -13,8 +13,10 @@ pub const FORMAT_VERSION: u32 = 1;
 pub const MAX_MANIFEST_BYTES: u64 = 1 << 20;
 /// Files are archived with their holes.
 pub(crate) const SPARSE: &str = "sparse";
+/// Archive and index are encrypted.
+pub const ENCRYPTED: &str = "age";
 /// Features that this build can read.
-const KNOWN_FEATURES: [&str; 1] = [SPARSE];
+const KNOWN_FEATURES: [&str; 2] = [SPARSE, ENCRYPTED];
 /// The last field of every manifest: a digest of all bytes before its line.
 const SEAL_FIELD: &str = "  \"manifestSha256\": \"";
 const SEAL_END: &str = "\"\n}\n";

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use tidelock_archive::{Encryption, Manifest, ObjectRef, Sample};
+use tidelock_archive::{ENCRYPTED, Encryption, Manifest, ObjectRef, Sample};
 use tidelock_protocol::{Failure, FailureReason, VerificationLevel};
 use tidelock_seal::{Identities, InvalidKey, Recipients, Sealed, Stored, sealed};
 use tidelock_storage::Storage;
@@ -66,7 +66,10 @@ impl<'s> Sealing<'s> {
             total: sample.total,
             first: Vec::new(),
         };
+        let mut features = plain.features.clone();
+        features.push(ENCRYPTED.to_owned());
         Ok(Manifest {
+            features,
             archive,
             index,
             torn: count(&plain.torn),

@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 
 use serde::Deserialize;
-use tidelock_archive::{Archive, MAX_MANIFEST_BYTES, Manifest, ObjectRef};
+use tidelock_archive::{Archive, ENCRYPTED, MAX_MANIFEST_BYTES, Manifest, ObjectRef};
 use tidelock_protocol::{ExpectedArchive, Failure, FailureReason, Location};
 use tidelock_storage::{ErrorClass, Storage, StorageError};
 
@@ -55,6 +55,12 @@ pub(crate) fn parse_manifest(bytes: &[u8], location: &Location) -> Result<Manife
         failure
     })?;
     let encrypted = manifest.encryption.is_some();
+    if encrypted != manifest.features.iter().any(|feature| feature == ENCRYPTED) {
+        let key = location.manifest_key();
+        return Err(corrupt(&format!(
+            "{key:?} does not say whether it is encrypted"
+        )));
+    }
     let archive_key = location.stored_archive_key(words::format(manifest.codec), encrypted);
     let index_key = location.stored_index_key(encrypted);
     if manifest.archive.key != archive_key || manifest.index.key != index_key {

@@ -143,6 +143,9 @@ fn a_backup_to_several_is_proved_without_a_key_and_restored_with_any_of_theirs()
         let backup = back_up(&place, &keys, &["own", "offline"]);
         assert!(backup.encrypted);
         assert_eq!(backup.verification, VerificationLevel::Full);
+        let stored = fs::read(place.object(".manifest.json")).unwrap();
+        let stored = tidelock_archive::Manifest::from_json(&stored).unwrap();
+        assert_eq!(stored.features.last().map(String::as_str), Some("age"));
         let names = place.stored_names();
         let ending = format.ending();
         assert_eq!(

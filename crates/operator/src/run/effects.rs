@@ -80,15 +80,15 @@ pub async fn ensure_job_stopped(ctx: &Context, job: &Job) -> Result<(), Error> {
 /// goes after a day.
 pub async fn ensure_settled(ctx: &Context, job: &Job) -> Result<(), Error> {
     if observe::is_finished(job) {
-        ensure_expiry(ctx, job).await
+        ensure_expiry(ctx, job, LOGS_TTL_SECONDS).await
     } else {
         ensure_job_stopped(ctx, job).await
     }
 }
 
-/// Lets the Job of an ended run go after a day. Not set when the Job is made: its result must
+/// Lets the Job of an ended run go after `seconds`. Not set when the Job is made: its result must
 /// first be recorded, however long the operator is away.
-async fn ensure_expiry(ctx: &Context, job: &Job) -> Result<(), Error> {
+pub async fn ensure_expiry(ctx: &Context, job: &Job, seconds: i32) -> Result<(), Error> {
     let has_ttl = job
         .spec
         .as_ref()
@@ -102,7 +102,7 @@ async fn ensure_expiry(ctx: &Context, job: &Job) -> Result<(), Error> {
     // A namesake that came after it is not meant.
     let patch = json!({
         "metadata": {"uid": job.uid()},
-        "spec": {"ttlSecondsAfterFinished": LOGS_TTL_SECONDS},
+        "spec": {"ttlSecondsAfterFinished": seconds},
     });
     match api
         .patch(&name, &PatchParams::default(), &Patch::Merge(patch))

@@ -26,6 +26,8 @@ use crate::storage::look::Started;
 use crate::storage::report::Finding;
 use crate::telemetry::reasons;
 
+/// How long the Job of a look stays for its logs to be read: there may be many of them in a day.
+const LOGS_TTL_SECONDS: i32 = 600;
 /// How long the pod of a look may take to start.
 const START_PATIENCE: SignedDuration = SignedDuration::from_secs(120);
 
@@ -45,13 +47,13 @@ pub async fn reconcile(storage: Arc<BackupStorage>, ctx: Arc<Context>) -> Result
         let name = job.name_any();
         if awaited.as_ref() == Some(&name) {
             take_in(&storage, &ctx, job, now).await?;
-            effects::ensure_settled(&ctx, job).await?;
+            effects::ensure_expiry(&ctx, job, LOGS_TTL_SECONDS).await?;
             return Ok(Action::await_change());
         }
         // An operator that died after taking it in did not come to this; one that died after making
         // it did not come to await it.
         if name != look::job_name(&storage)? {
-            effects::ensure_settled(&ctx, job).await?;
+            effects::ensure_expiry(&ctx, job, LOGS_TTL_SECONDS).await?;
         }
     }
     if let Some(job) = jobs.iter().find(|job| !is_finished(job)) {
