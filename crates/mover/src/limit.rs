@@ -7,7 +7,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use tidelock_protocol::Limits;
-use tidelock_storage::{ObjectInfo, Storage, StorageError, Upload};
+use tidelock_storage::{ObjectInfo, Storage, StorageError, Upload, pass_on};
 
 /// At most so much is moved at once, so that what is moved is spread evenly.
 const MOST_AT_ONCE: usize = 64 << 10;
@@ -135,39 +135,7 @@ impl Storage for Limited<'_> {
         Ok(self.reader(self.inner.get_fresh(key)?))
     }
 
-    fn head(&self, key: &str) -> Result<ObjectInfo, StorageError> {
-        self.inner.head(key)
-    }
-
-    fn list(
-        &self,
-        prefix: &str,
-        visit: &mut dyn FnMut(&str, ObjectInfo) -> Result<(), StorageError>,
-    ) -> Result<(), StorageError> {
-        self.inner.list(prefix, visit)
-    }
-
-    fn delete(&self, key: &str) -> Result<bool, StorageError> {
-        self.inner.delete(key)
-    }
-
-    fn sweep(&self, key: &str, run: &str) -> Result<u64, StorageError> {
-        self.inner.sweep(key, run)
-    }
-
-    fn sweep_dead(
-        &self,
-        key: &str,
-        run: &str,
-        min_age: Duration,
-        is_alive: &dyn Fn(&str) -> bool,
-    ) -> Result<u64, StorageError> {
-        self.inner.sweep_dead(key, run, min_age, is_alive)
-    }
-
-    fn free_bytes(&self) -> Result<Option<u64>, StorageError> {
-        self.inner.free_bytes()
-    }
+    pass_on!(inner: head, list, delete, sweep, sweep_dead, free_bytes);
 }
 
 #[cfg(test)]

@@ -3,10 +3,9 @@
 use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use tidelock_protocol::{Failure, Format, Location};
-use tidelock_storage::{ObjectInfo, Storage, StorageError, Upload, storage_error_in};
+use tidelock_storage::{Storage, StorageError, pass_on, storage_error_in};
 
 use crate::failure::corrupt;
 
@@ -137,37 +136,5 @@ impl Storage for Noting<'_> {
         self.reader(key, 0, self.inner.get_fresh(key))
     }
 
-    fn put<'a>(&'a self, key: &str, run: &str) -> Result<Box<dyn Upload + 'a>, StorageError> {
-        self.inner.put(key, run)
-    }
-
-    fn head(&self, key: &str) -> Result<ObjectInfo, StorageError> {
-        self.inner.head(key)
-    }
-
-    fn list(
-        &self,
-        prefix: &str,
-        visit: &mut dyn FnMut(&str, ObjectInfo) -> Result<(), StorageError>,
-    ) -> Result<(), StorageError> {
-        self.inner.list(prefix, visit)
-    }
-
-    fn delete(&self, key: &str) -> Result<bool, StorageError> {
-        self.inner.delete(key)
-    }
-
-    fn sweep(&self, key: &str, run: &str) -> Result<u64, StorageError> {
-        self.inner.sweep(key, run)
-    }
-
-    fn sweep_dead(
-        &self,
-        key: &str,
-        run: &str,
-        min_age: Duration,
-        is_alive: &dyn Fn(&str) -> bool,
-    ) -> Result<u64, StorageError> {
-        self.inner.sweep_dead(key, run, min_age, is_alive)
-    }
+    pass_on!(inner: put, head, list, delete, sweep, sweep_dead, free_bytes);
 }

@@ -11,12 +11,11 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
-use std::time::Duration;
 
 use proptest::prelude::*;
 use tidelock_seal::{Identities, Recipients, Sealed, Stored, sealed};
 use tidelock_storage::{
-    Directory, ErrorClass, ObjectInfo, Storage, StorageError, Upload, storage_error_in,
+    Directory, ErrorClass, ObjectInfo, Storage, StorageError, pass_on, storage_error_in,
 };
 
 const KEY: &str = "shop/data/nightly.tar.gz";
@@ -278,43 +277,7 @@ impl Storage for Counting<'_> {
         self.inner.get(key, Some(range))
     }
 
-    fn get_fresh(&self, key: &str) -> Result<Box<dyn Read + Send>, StorageError> {
-        self.inner.get_fresh(key)
-    }
-
-    fn put<'a>(&'a self, key: &str, run: &str) -> Result<Box<dyn Upload + 'a>, StorageError> {
-        self.inner.put(key, run)
-    }
-
-    fn head(&self, key: &str) -> Result<ObjectInfo, StorageError> {
-        self.inner.head(key)
-    }
-
-    fn list(
-        &self,
-        prefix: &str,
-        visit: &mut dyn FnMut(&str, ObjectInfo) -> Result<(), StorageError>,
-    ) -> Result<(), StorageError> {
-        self.inner.list(prefix, visit)
-    }
-
-    fn delete(&self, key: &str) -> Result<bool, StorageError> {
-        self.inner.delete(key)
-    }
-
-    fn sweep(&self, key: &str, run: &str) -> Result<u64, StorageError> {
-        self.inner.sweep(key, run)
-    }
-
-    fn sweep_dead(
-        &self,
-        key: &str,
-        run: &str,
-        min_age: Duration,
-        is_alive: &dyn Fn(&str) -> bool,
-    ) -> Result<u64, StorageError> {
-        self.inner.sweep_dead(key, run, min_age, is_alive)
-    }
+    pass_on!(inner: put, get_fresh, head, list, delete, sweep, sweep_dead);
 }
 
 #[test]

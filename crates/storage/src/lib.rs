@@ -8,6 +8,7 @@ mod directory;
 mod error;
 mod fresh;
 mod keys;
+mod layer;
 mod upload;
 
 use std::io::{Read, Write};

@@ -5,6 +5,7 @@ mod look;
 mod report;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
@@ -33,6 +34,11 @@ const START_PATIENCE: SignedDuration = SignedDuration::from_secs(120);
 
 /// Pause before the kubelet is listened to again, whose words about a pod wake nobody.
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(10);
+
+/// What keeps a look from a volume that somebody has.
+const BUSY: [&str; 2] = [reasons::VOLUME_IN_USE, reasons::VOLUMES_APART];
+/// Pause before such a volume is looked at again.
+const AFTER_BUSY: Duration = Duration::from_secs(60);
 
 /// Brings one BackupStorage a step further: what a look found is taken in, one that does not start is
 /// stopped, and a new one begins when it is due.
@@ -71,6 +77,10 @@ pub async fn reconcile(storage: Arc<BackupStorage>, ctx: Arc<Context>) -> Result
             Started::Job(name) => {
                 report::write(&storage, &ctx, Finding::Looking(name), now).await?;
                 Ok(requeue_at(after(now), now))
+            }
+            // A mover is at work there, which says more than a look.
+            Started::NotReady { reason, .. } if BUSY.contains(&&*reason) => {
+                Ok(Action::requeue(AFTER_BUSY))
             }
             Started::NotReady { reason, message } => {
                 report::write(&storage, &ctx, Finding::Failed { reason, message }, now).await?;
