@@ -100,7 +100,8 @@ pub struct BackupStorageSpec {
     pub check_interval_seconds: u32,
 }
 
-/// A place that Backups of many namespaces are kept at, each in a part of its own.
+/// A place that Backups of many namespaces are kept at, each in a part of its own. It has no status:
+/// the credentials are those of each namespace, and what one can do there says nothing of another.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
 #[kube(
     group = "tidelock.dev",
@@ -109,7 +110,6 @@ pub struct BackupStorageSpec {
     plural = "clusterbackupstorages",
     shortname = "cbst",
     category = "tidelock",
-    status = "ClusterBackupStorageStatus",
     derive = "PartialEq",
     doc = "ClusterBackupStorage is a place that Backups of many namespaces are kept at, each in a part of its own.",
     printcolumn(
@@ -117,18 +117,6 @@ pub struct BackupStorageSpec {
         type_ = "string",
         json_path = ".spec.s3.bucket",
         description = "The bucket"
-    ),
-    printcolumn(
-        name = "Ready",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].status",
-        description = "Whether it can be used"
-    ),
-    printcolumn(
-        name = "Status",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
-        description = "Why, or why not"
     ),
     printcolumn(
         name = "Age",
@@ -314,19 +302,6 @@ pub struct BackupStorageStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check_job: Option<String>,
     /// `Ready`: whether archives can be written, read and removed, as a look has shown.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
-    pub conditions: Vec<Condition>,
-}
-
-/// What the operator knows of a place for many namespaces.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ClusterBackupStorageStatus {
-    /// The generation of the spec that this status is about.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub observed_generation: Option<i64>,
-    /// `Ready`: whether it can be used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

@@ -16,6 +16,7 @@ use tidelock_storage::{ErrorClass, Storage, StorageError};
 use crate::Control;
 use crate::failure::{corrupt, failure, of_storage, of_storage_write, of_stored_io, stopped};
 use crate::progress::Total;
+use crate::sealing::Sealing;
 use crate::stored::{manifest_bytes, parse_manifest};
 use crate::words;
 
@@ -50,6 +51,8 @@ pub(crate) fn check(
         let text = format!("task.namespace {:?} is not the name of one", task.namespace);
         return Err(failure(FailureReason::InvalidRequest, text));
     }
+    // A key that is none is told now, and not by the first backup.
+    Sealing::begin(storage, &task.recipients)?;
     if task.writes {
         probe(storage, run, &task.namespace, Timestamp::now().as_second())?;
     }

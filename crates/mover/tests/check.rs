@@ -35,6 +35,7 @@ fn task(known: &[Location]) -> CheckTask {
     CheckTask {
         namespace: "shop".into(),
         writes: true,
+        recipients: Vec::new(),
         known: KnownBackups::of(known),
         describe: true,
     }
@@ -205,6 +206,20 @@ fn a_store_that_gives_back_something_else_is_no_store() {
         "{failure:?}"
     );
     assert!(probes(&place).is_empty());
+}
+
+#[test]
+fn a_recipient_that_is_none_is_told_before_the_first_backup() {
+    let place = Place::new();
+    let storage = Directory::open(&place.storage()).unwrap();
+    let wrong = format!("age1{}", "q".repeat(58));
+    let to_nobody = CheckTask {
+        recipients: vec![wrong.clone()],
+        ..task(&[])
+    };
+    let failure = check_on(&place, &storage, to_nobody).unwrap_err();
+    assert_eq!(failure.reason, FailureReason::InvalidRequest);
+    assert!(failure.message.contains(&wrong), "{}", failure.message);
 }
 
 #[test]

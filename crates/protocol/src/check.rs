@@ -14,6 +14,9 @@ pub struct CheckTask {
     pub namespace: String,
     /// Whether an object is written, read back and removed.
     pub writes: bool,
+    /// Whom backups there are to be encrypted to; that they can be is made sure.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recipients: Vec<String>,
     /// The Backups that the cluster has there; none where there are too many to list, and then
     /// nothing is told to be unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]

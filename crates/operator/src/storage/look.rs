@@ -172,6 +172,7 @@ fn build(
     let task = Task::Check(CheckTask {
         namespace: names::storage_stem(&namespace),
         writes: wanted == Use::Write,
+        recipients: store.recipients(),
         known,
         describe: storage.spec.discover,
     });
