@@ -72,6 +72,17 @@ pub fn alerts() -> Vec<Alert> {
             description: "The claim that keeps the backups is missing, full, read-only, or does not answer. Its name is in spec.storage.pvcName of the policy (backup-storage where unset).",
         },
         Alert {
+            name: "TidelockBackupStorageNotReady",
+            severity: Severity::Critical,
+            holds_for: 0,
+            expr: |pace| {
+                let unusable = age(metric::STORAGE_UNUSABLE_SINCE, "");
+                format!("{unusable} > {}", pace.seconds(15 * MINUTE))
+            },
+            summary: "BackupStorage {{ $labels.namespace }}/{{ $labels.storage }} cannot be used",
+            description: "A Job looked at it and could not write, read, list and remove an object there. Backups that go there will fail. Why: kubectl --namespace {{ $labels.namespace }} describe backupstorage {{ $labels.storage }}",
+        },
+        Alert {
             name: "TidelockStorageNearlyFull",
             severity: Severity::Warning,
             holds_for: 0,

@@ -28,6 +28,7 @@ const STRANGE_VOLUME: Labels<'_> = &[
     ("persistentvolumeclaim", "other"),
     ("node", "n"),
 ];
+const BACKUP_STORAGE: Labels<'_> = &[("namespace", "shop"), ("storage", "offsite")];
 const STORAGE: Labels<'_> = &[("namespace", "shop"), ("storage_pvc", "backup-storage")];
 
 pub fn cases() -> Vec<Case> {
@@ -137,6 +138,18 @@ fn storage() -> Vec<Case> {
         .given(metric::POLICY_LAST_FAILURE, DENIED, &[(Some(1), 20)])
         .given(metric::POLICY_WAITING, NO_SOURCE, &[(Some(1), 20)])
         .fires_at(10, DENIED),
+        Case::new(
+            "TidelockBackupStorageNotReady",
+            "a storage that cannot be used for a quarter of an hour pages, until it can",
+        )
+        .given(
+            metric::STORAGE_UNUSABLE_SINCE,
+            BACKUP_STORAGE,
+            &[(None, 10), (Some(600), 30), (None, 10)],
+        )
+        .quiet_at(20)
+        .fires_at(27, BACKUP_STORAGE)
+        .quiet_at(41),
         Case::new(
             "TidelockStorageNearlyFull",
             "storage with a tenth left is told, other volumes are not, and more room clears it",

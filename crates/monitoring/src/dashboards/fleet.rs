@@ -101,6 +101,13 @@ fn worries() -> Vec<Panel> {
                 EACH,
             ),
         Panel::table("Not ready").shows(format!("{} == 0", of(metric::POLICY_READY, "")), EACH),
+        Panel::table("Storages that cannot be used, for")
+            .unit("s")
+            .about("A Job looked at them and could not write, read, list and remove an object.")
+            .shows(
+                format!("sort_desc({})", age(metric::STORAGE_UNUSABLE_SINCE, "")),
+                "{{namespace}}/{{storage}}",
+            ),
         Panel::table("Age of the newest good backup").unit("s").shows(
             format!("sort_desc({})", age(metric::POLICY_NEWEST_GOOD, "")),
             EACH,

@@ -16,7 +16,7 @@ use crate::telemetry::metrics::known::PHASES;
 use crate::telemetry::metrics::row::{Read, Row, of_time};
 use crate::telemetry::metrics::scene::{self, Scene};
 use crate::telemetry::metrics::table::{self as metric, Kind, Metric};
-use crate::telemetry::metrics::{load, policy, restore};
+use crate::telemetry::metrics::{load, policy, restore, storage};
 
 /// What a replica tells of itself at one moment.
 #[derive(Debug, Default)]
@@ -90,6 +90,7 @@ impl Source {
             policies: context.caches.policies.state(),
             backups: context.caches.backups.state(),
             restores: context.caches.restores.state(),
+            storages: context.caches.storages.state(),
         };
         (
             replica,
@@ -114,6 +115,10 @@ pub fn write(writer: &mut Writer<'_, '_>, replica: &Replica, scene: &Scene) -> f
     for row in restore::ROWS {
         let objects = scene.restores.iter();
         writer.row(row, objects.map(|r| (&r.namespace, &r.name, r)))?;
+    }
+    for row in storage::ROWS {
+        let objects = scene.storages.iter();
+        writer.row(row, objects.map(|s| (&s.namespace, &s.name, s)))?;
     }
     let unowned = scene.unowned.iter().flat_map(|(namespace, counts)| {
         let counts = PHASES.into_iter().zip(counts);

@@ -14,6 +14,7 @@ pub mod requests;
 pub mod restore;
 pub mod row;
 pub mod scene;
+mod storage;
 pub mod table;
 #[cfg(test)]
 mod tests;

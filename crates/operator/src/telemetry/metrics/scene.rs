@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use kube::{Resource, ResourceExt};
-use tidelock_api::{Backup, BackupPolicy, Restore};
+use tidelock_api::{Backup, BackupPolicy, BackupStorage, Restore};
 
 use crate::convert;
 use crate::owners;
 use crate::telemetry::metrics::known::{self, PHASES};
 use crate::telemetry::metrics::policy::{self, PolicyFacts};
 use crate::telemetry::metrics::restore::{self, RestoreFacts};
+use crate::telemetry::metrics::storage::{self, StorageFacts};
 
 /// Most objects of a kind that have series where nothing else is said, and most namespaces whose
 /// Backups without a policy are counted. A policy has some forty series, so this bounds them at some
@@ -27,6 +28,8 @@ pub struct Objects {
     pub backups: Vec<Arc<Backup>>,
     /// All Restores.
     pub restores: Vec<Arc<Restore>>,
+    /// All BackupStorages.
+    pub storages: Vec<Arc<BackupStorage>>,
 }
 
 /// How many Backups belong to no policy, by namespace and phase.
@@ -39,10 +42,12 @@ pub struct Scene {
     pub policies: Vec<PolicyFacts>,
     /// By namespace and name.
     pub restores: Vec<RestoreFacts>,
+    /// By namespace and name.
+    pub storages: Vec<StorageFacts>,
     /// Backups that belong to no policy.
     pub unowned: Unowned,
     /// How many objects have no series, by kind.
-    pub left_out: [(&'static str, usize); 3],
+    pub left_out: [(&'static str, usize); 4],
 }
 
 /// What is told at `now` of `objects`, of `most` of each kind.
@@ -54,6 +59,7 @@ pub fn observe(objects: &Objects, most: usize, now: Timestamp) -> Scene {
     let (by_policy, unowned) = by_policy(&objects.backups);
     let (policies, policies_left) = oldest(&objects.policies, most);
     let (restores, restores_left) = oldest(&objects.restores, most);
+    let (storages, storages_left) = oldest(&objects.storages, most);
     let mut filled: HashMap<(Option<String>, &str), Timestamp> = HashMap::new();
     for restore in &objects.restores {
         if let Some(claim) = restore::filled(restore) {
@@ -79,10 +85,12 @@ pub fn observe(objects: &Objects, most: usize, now: Timestamp) -> Scene {
                 restore::observe(restore, at.copied())
             })
             .collect(),
+        storages: storages.into_iter().map(storage::observe).collect(),
         unowned: unowned.into_iter().take(most).collect(),
         left_out: [
             ("BackupPolicy", policies_left),
             ("Restore", restores_left),
+            ("BackupStorage", storages_left),
             ("Namespace", namespaces_left),
         ],
     }

@@ -171,6 +171,21 @@ metrics! {
     /// Regular files that the restore wrote.
     RESTORE_FILES: Gauge "tidelock_restore_written_files" ["namespace" "restore"];
 
+    /// Whether the BackupStorage can be used, as the last look at it has shown.
+    STORAGE_READY: Gauge "tidelock_storage_ready" ["namespace" "storage"];
+    /// Since when the BackupStorage cannot be used; only while that is so, and not while it is suspended.
+    STORAGE_UNUSABLE_SINCE: Gauge "tidelock_storage_unusable_since_timestamp_seconds" ["namespace" "storage"];
+    /// When the BackupStorage was last looked at.
+    STORAGE_LAST_CHECK: Gauge "tidelock_storage_last_check_timestamp_seconds" ["namespace" "storage"];
+    /// Backups of its namespace that the BackupStorage holds.
+    STORAGE_BACKUPS: Gauge "tidelock_storage_backups" ["namespace" "storage"];
+    /// How much all of its namespace takes there.
+    STORAGE_STORED: Gauge "tidelock_storage_stored_bytes" ["namespace" "storage"];
+    /// Those of its backups that no Backup stands for.
+    STORAGE_UNKNOWN_ARCHIVES: Gauge "tidelock_storage_unknown_archives" ["namespace" "storage"];
+    /// Free space, where the BackupStorage is a volume.
+    STORAGE_FREE: Gauge "tidelock_storage_free_bytes" ["namespace" "storage"];
+
     /// Objects without series, because there are more of their kind than are exported.
     LEFT_OUT: Gauge "tidelock_objects_left_out" ["kind"];
     /// How many movers wait for their turn, by what they do.

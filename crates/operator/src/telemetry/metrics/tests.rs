@@ -12,7 +12,7 @@ use kube::runtime::watcher::Event;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use serde_json::{Value, json};
-use tidelock_api::{Backup, BackupPolicy, Restore};
+use tidelock_api::{Backup, BackupPolicy, BackupStorage, Restore};
 use tidelock_core::queue::Limits;
 
 use super::collector::{Replica, Writer, write};
@@ -118,11 +118,21 @@ fn failed(name: &str, day: u32, reason: &str) -> Backup {
     backup(name, &begun, status)
 }
 
+fn storage(name: &str, suspend: bool, status: Value) -> Arc<BackupStorage> {
+    let storage = json!({
+        "apiVersion": "tidelock.dev/v1alpha1", "kind": "BackupStorage",
+        "metadata": {"name": name, "namespace": "shop", "uid": name},
+        "spec": {"pvc": {"claimName": "store"}, "suspend": suspend},
+        "status": status,
+    });
+    Arc::new(serde_json::from_value(storage).unwrap())
+}
+
 fn scene_of(policy: BackupPolicy, backups: Vec<Backup>) -> Scene {
     let objects = Objects {
         policies: vec![Arc::new(policy)],
         backups: backups.into_iter().map(Arc::new).collect(),
-        restores: Vec::new(),
+        ..Objects::default()
     };
     scene::observe(&objects, MOST_OBJECTS, at(NOW))
 }
@@ -232,6 +242,32 @@ fn world() -> Scene {
             restore("first", "2026-01-10T10:00:00Z", refused),
             restore("second", "2026-01-10T11:00:00Z", ended),
             restore("third", "2026-01-10T11:59:00Z", json!({"phase": "Pending"})),
+        ],
+        storages: vec![
+            storage(
+                "offsite",
+                false,
+                json!({
+                    "conditions": ready("False", "StorageDenied", "2026-01-10T09:00:00Z"),
+                    "lastCheckTime": "2026-01-10T11:00:00Z",
+                }),
+            ),
+            storage(
+                "nearby",
+                false,
+                json!({
+                    "conditions": ready("True", "StorageReady", "2026-01-01T09:00:00Z"),
+                    "lastCheckTime": "2026-01-10T11:00:00Z", "backups": 7, "storedBytes": 4096,
+                    "unknownArchives": 1, "freeBytes": 1_000_000,
+                }),
+            ),
+            storage(
+                "asleep",
+                true,
+                json!({
+                    "conditions": ready("False", "StorageSuspended", "2026-01-10T09:00:00Z"),
+                }),
+            ),
         ],
     };
     scene::observe(&objects, MOST_OBJECTS, at(NOW))
