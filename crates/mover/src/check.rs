@@ -183,7 +183,10 @@ impl Look<'_> {
     }
 
     fn count(&self) -> Result<CheckReport, Failure> {
-        let mut report = CheckReport::default();
+        let mut report = CheckReport {
+            blind: self.known.is_none(),
+            ..CheckReport::default()
+        };
         self.list(&mut |bytes, backup| {
             report.stored_bytes = report.stored_bytes.saturating_add(bytes);
             let Some(location) = backup else { return };

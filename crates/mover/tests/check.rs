@@ -132,6 +132,7 @@ fn where_it_is_not_known_what_the_cluster_has_nothing_is_called_unknown() {
     };
     let report = check(&place, blind);
     assert_eq!((report.backups, report.unknown.total), (1, 0));
+    assert!(report.blind && !check(&place, task(&[])).blind);
     assert!(report.described.is_empty());
 }
 

@@ -36,6 +36,9 @@ pub struct CheckReport {
     pub stored_bytes: u64,
     /// Backups among them that the cluster does not know, as `<pvc>/<backup>`.
     pub unknown: PathSample,
+    /// Whether it could not be told which are unknown.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub blind: bool,
     /// Of the unknown ones, those whose manifest says nothing that could be relied on.
     #[serde(default, skip_serializing_if = "PathSample::is_empty")]
     pub unreadable: PathSample,

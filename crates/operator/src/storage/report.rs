@@ -107,7 +107,7 @@ fn conclude(storage: &BackupStorage, finding: Finding, now: Timestamp) -> Backup
         Finding::Stuck(_) if is_judged => return status,
         Finding::Stuck(message) => Verdict::unknown(reasons::POD_PENDING, message),
         Finding::Found { found, made } => {
-            let verdict = usable(storage, &found);
+            let verdict = usable(storage, &found, made);
             take(&mut status, &found, made);
             looked(&mut status, generation, now);
             verdict
@@ -128,7 +128,7 @@ fn looked(status: &mut BackupStorageStatus, generation: Option<i64>, now: Timest
     status.last_check_time = Some(whole_seconds(now));
 }
 
-fn usable(storage: &BackupStorage, found: &CheckReport) -> Verdict {
+fn usable(storage: &BackupStorage, found: &CheckReport, made: u64) -> Verdict {
     let unreadable = match found.unreadable.total {
         0 => String::new(),
         total => format!(
@@ -137,8 +137,13 @@ fn usable(storage: &BackupStorage, found: &CheckReport) -> Verdict {
             found.unreadable.first.join(", ")
         ),
     };
-    let unknown = match found.unknown.total {
+    let unknown = match found.unknown.total.saturating_sub(made) {
+        _ if found.blind => {
+            " There are too many Backups to tell which archives have none.".to_owned()
+        }
         0 => String::new(),
+        // Those that have one by now are among the names.
+        total if made > 0 => format!(" No Backup stands for {}.", text::count(total, "archive")),
         total => format!(
             " No Backup stands for {}: {}.",
             text::count(total, "archive"),
@@ -160,7 +165,8 @@ fn usable(storage: &BackupStorage, found: &CheckReport) -> Verdict {
 fn take(status: &mut BackupStorageStatus, found: &CheckReport, made: u64) {
     status.backups = Some(to_i64(found.backups));
     status.stored_bytes = Some(to_i64(found.stored_bytes));
-    status.unknown_archives = Some(to_i64(found.unknown.total.saturating_sub(made)));
+    let unknown = to_i64(found.unknown.total.saturating_sub(made));
+    status.unknown_archives = (!found.blind).then_some(unknown);
     status.free_bytes = found.free_bytes.map(to_i64);
     status.discovering = found.more && made > 0;
 }
@@ -266,7 +272,21 @@ mod tests {
         assert_eq!((status.backups, status.stored_bytes), (Some(3), Some(9)));
         assert_eq!(status.unknown_archives, Some(0));
         assert!(status.discovering);
+        let told = &status.conditions[0].message;
+        assert!(!told.contains("No Backup"), "{told}");
         assert_eq!(status.observed_generation, Some(2));
+    }
+
+    #[test]
+    fn where_it_cannot_be_told_nothing_is_said_to_be_known() {
+        let found = CheckReport {
+            backups: 9000,
+            blind: true,
+            ..CheckReport::default()
+        };
+        let status = conclude(&storage(), Finding::Found { found, made: 0 }, now());
+        assert_eq!(status.unknown_archives, None);
+        assert!(status.conditions[0].message.contains("too many"));
     }
 
     #[test]
