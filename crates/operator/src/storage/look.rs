@@ -10,7 +10,6 @@ use tidelock_core::names;
 use tidelock_core::run::Readiness;
 use tidelock_protocol::{CheckTask, KnownBackups, RunId, Task};
 
-use crate::backup::archived;
 use crate::context::Context;
 use crate::convert;
 use crate::error::Error;
@@ -18,7 +17,7 @@ use crate::job::{self, JobPlan, RunKind};
 use crate::placement::{self, Placement, Wanted};
 use crate::run::effects::{self, Created};
 use crate::run::observe::unrecorded_jobs;
-use crate::storage::report;
+use crate::storage::{known, report};
 use crate::store::{self, Store, StoreRef, Use};
 use crate::telemetry::reasons;
 
@@ -78,7 +77,7 @@ pub async fn start(storage: &BackupStorage, ctx: &Context) -> Result<Started, Er
         Ok(placement) => placement,
         Err(not_ready) => return Ok(unable(&not_ready)),
     };
-    let known = known(ctx, storage);
+    let known = known::backups(ctx, storage).await?;
     let job = build(storage, (&store, wanted), &placement, known, ctx)?;
     Ok(match effects::ensure_job(ctx, &job).await? {
         Created::Exists => Started::Job(job.name_any()),
@@ -112,47 +111,6 @@ async fn place(
         owners: &[],
     };
     placement::place(ctx, &wanted).await
-}
-
-/// The locations of all Backups of the namespace that are recorded there, by whichever name.
-fn known(ctx: &Context, storage: &BackupStorage) -> Option<KnownBackups> {
-    let names = names_of(ctx, storage);
-    let there = ctx.caches.backups.state_filter(|backup| {
-        backup.namespace() == storage.namespace()
-            && StoreRef::recorded(backup).is_some_and(|store| names.contains(&store))
-    });
-    let locations: Vec<_> = there
-        .iter()
-        .filter_map(|backup| {
-            let pvc = backup.status.as_ref()?.pvc_name.as_deref()?;
-            archived::location(backup, pvc).ok()
-        })
-        .collect();
-    KnownBackups::of(&locations)
-}
-
-/// Everything that the place of `storage` can be named by in its namespace.
-fn names_of(ctx: &Context, storage: &BackupStorage) -> Vec<StoreRef> {
-    let same = ctx.caches.storages.state_filter(|other| {
-        other.namespace() == storage.namespace() && is_same_place(other, storage)
-    });
-    let mut names: Vec<StoreRef> = same
-        .iter()
-        .map(|other| StoreRef::Storage(other.name_any()))
-        .collect();
-    names.push(StoreRef::Storage(storage.name_any()));
-    let whole_claim = storage.spec.pvc.as_ref();
-    let whole_claim = whole_claim.filter(|pvc| pvc.sub_path.is_none());
-    names.extend(whole_claim.map(|pvc| StoreRef::Claim(pvc.claim_name.clone())));
-    names
-}
-
-fn is_same_place(a: &BackupStorage, b: &BackupStorage) -> bool {
-    let bucket = |storage: &BackupStorage| {
-        let s3 = storage.spec.s3.clone()?;
-        Some((s3.endpoint, s3.bucket, s3.prefix))
-    };
-    a.spec.pvc == b.spec.pvc && bucket(a) == bucket(b)
 }
 
 fn build(
@@ -193,44 +151,4 @@ fn build(
         ttl_seconds: None,
         annotations: BTreeMap::new(),
     }))
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-    use crate::testing::context;
-
-    fn storage(name: &str, spec: Value) -> BackupStorage {
-        let metadata = json!({"name": name, "namespace": "shop"});
-        serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap()
-    }
-
-    fn bucket(prefix: &str) -> Value {
-        json!({"s3": {"bucket": "b", "prefix": prefix, "credentialsSecretRef": {"name": "s"}}})
-    }
-
-    #[tokio::test]
-    async fn a_place_is_known_by_each_of_its_names() {
-        let (ctx, _) = context(Vec::new(), Vec::new(), |_| None);
-        let claim = storage("offsite", json!({"pvc": {"claimName": "store"}}));
-        let names = names_of(&ctx, &claim);
-        assert!(
-            names.contains(&StoreRef::Claim("store".into())),
-            "{names:?}"
-        );
-        let folder = json!({"pvc": {"claimName": "store", "subPath": "a"}});
-        let names = names_of(&ctx, &storage("folder", folder.clone()));
-        assert_eq!(names, [StoreRef::Storage("folder".into())]);
-        assert!(!is_same_place(&claim, &storage("folder", folder)));
-        assert!(is_same_place(
-            &storage("a", bucket("x")),
-            &storage("b", bucket("x"))
-        ));
-        assert!(!is_same_place(
-            &storage("a", bucket("x")),
-            &storage("b", bucket("y"))
-        ));
-    }
 }

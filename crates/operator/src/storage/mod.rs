@@ -1,6 +1,7 @@
 //! BackupStorages: whether they can be used, and what stands there.
 
 mod discovery;
+mod known;
 mod look;
 mod report;
 
