@@ -7,8 +7,8 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use anyhow::{Context, Result, bail};
+use k8s_openapi::api::core::v1::Secret;
 use kube::api::PostParams;
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
@@ -21,9 +21,7 @@ const KEY_ID: &str = "AKIDEXAMPLE";
 const SECRET_KEY: &str = "secret-of-the-story";
 /// The bucket that is there.
 pub const BUCKET: &str = "backups";
-/// The ConfigMap with the certificate of a server with TLS.
-pub const CERTIFICATES: &str = "s3-certificates";
-/// The Secret that [`secret`] makes.
+/// The Secret that [`S3::secret`] makes.
 pub const CREDENTIALS: &str = "s3-credentials";
 
 /// One server with one bucket, whose objects the test sees as files.
@@ -39,62 +37,17 @@ impl S3 {
         Self::start_at(story, story.volumes_folder()?.join("s3")).await
     }
 
-    /// As [`Self::start`], over TLS with a certificate that nobody trusts yet; it is in `ca.crt` of the
-    /// ConfigMap [`CERTIFICATES`].
-    pub async fn start_with_tls(story: &Story) -> Result<Self> {
-        let folder = story.volumes_folder()?;
-        fs::create_dir_all(&folder)?;
-        let (certificate, key) = (folder.join("s3.crt"), folder.join("s3.key"));
-        let address = variable("TIDELOCK_E2E_NODE_ADDRESS")?;
-        let made = Command::new("openssl")
-            .args([
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:P-256",
-            ])
-            .args(["-nodes", "-days", "2", "-subj", "/CN=s3 of a story"])
-            .args(["-addext", &format!("subjectAltName=IP:{address}")])
-            .arg("-keyout")
-            .arg(&key)
-            .arg("-out")
-            .arg(&certificate)
-            .output()
-            .await
-            .context("cannot start openssl")?;
-        ensure!(made.status.success(), "openssl: {made:?}");
-        let object: ConfigMap = serde_json::from_value(json!({
-            "metadata": {"name": CERTIFICATES},
-            "data": {"ca.crt": fs::read_to_string(&certificate)?},
-        }))?;
-        let api = story.api::<ConfigMap>();
-        api.create(&PostParams::default(), &object).await?;
-        Self::serve(story, folder.join("s3"), Some((&certificate, &key))).await
-    }
-
     /// As [`Self::start`], with what the folder `root` holds.
     pub async fn start_at(story: &Story, root: PathBuf) -> Result<Self> {
-        Self::serve(story, root, None).await
-    }
-
-    async fn serve(story: &Story, root: PathBuf, tls: Option<(&Path, &Path)>) -> Result<Self> {
         fs::create_dir_all(root.join(BUCKET))?;
         let address = format!("{}:{}", variable("TIDELOCK_E2E_NODE_ADDRESS")?, port());
         let output = evidence::folder()?.join(format!("{}.s3.log", story.namespace));
         let output = File::create(output)?;
         let network = variable("TIDELOCK_E2E_NODE_NETWORK")?;
-        let mut server = Command::new("nsenter");
-        server
+        let server = Command::new("nsenter")
             .arg(format!("--net={network}"))
             .arg(variable("TIDELOCK_S3_SERVER")?)
-            .args(["--port", &address]);
-        if let Some((certificate, key)) = tls {
-            server.arg("--cert").arg(certificate).arg("--key").arg(key);
-        }
-        let server = server
-            .arg("posix")
+            .args(["--port", &address, "posix"])
             .arg(&root)
             .env("ROOT_ACCESS_KEY", KEY_ID)
             .env("ROOT_SECRET_KEY", SECRET_KEY)
@@ -105,10 +58,7 @@ impl S3 {
             .spawn()
             .context("cannot start the S3 server")?;
         let started = Self {
-            endpoint: match tls {
-                Some(_) => format!("https://{address}"),
-                None => format!("http://{address}"),
-            },
+            endpoint: format!("http://{address}"),
             root,
             _server: server,
         };

@@ -137,7 +137,12 @@ async fn take_in(
             message: failure.message,
         },
     };
-    report::write(storage, ctx, finding, now).await
+    // One that was made for an older spec says nothing of the newer.
+    let generation = match look::job_name(storage)? == job.name_any() {
+        true => storage.metadata.generation,
+        false => storage.status.as_ref().and_then(|s| s.observed_generation),
+    };
+    report::write_as_of(storage, ctx, finding, generation, now).await
 }
 
 /// Waits for a Job under way; one whose pod does not start is stopped, and what it waits for is told.

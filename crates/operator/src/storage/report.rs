@@ -46,11 +46,22 @@ pub async fn write(
     finding: Finding,
     now: Timestamp,
 ) -> Result<(), Error> {
+    write_as_of(storage, ctx, finding, storage.metadata.generation, now).await
+}
+
+/// As [`write`], of what a Job found that was made for the spec of that generation.
+pub async fn write_as_of(
+    storage: &BackupStorage,
+    ctx: &Context,
+    finding: Finding,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Result<(), Error> {
     let made = match &finding {
         Finding::Found { made, .. } => *made,
         _ => 0,
     };
-    let status = conclude(storage, finding, now);
+    let status = conclude(storage, finding, generation, now);
     if storage.status.as_ref() == Some(&status) {
         return Ok(());
     }
@@ -84,10 +95,14 @@ pub fn look(storage: &BackupStorage) -> String {
 }
 
 /// The status that follows from `finding`.
-fn conclude(storage: &BackupStorage, finding: Finding, now: Timestamp) -> BackupStorageStatus {
+fn conclude(
+    storage: &BackupStorage,
+    finding: Finding,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> BackupStorageStatus {
     let mut status = storage.status.clone().unwrap_or_default();
     status.location = Some(location(storage));
-    let generation = storage.metadata.generation;
     let verdicts = status.conditions.iter().filter(|c| c.type_ == READY);
     let is_known = verdicts.into_iter().any(|ready| ready.status != "Unknown");
     let is_judged = is_known && status.observed_generation == generation;
@@ -250,13 +265,25 @@ mod tests {
         .unwrap()
     }
 
+    fn concluded(storage: &BackupStorage, finding: Finding, now: Timestamp) -> BackupStorageStatus {
+        conclude(storage, finding, storage.metadata.generation, now)
+    }
+
+    #[test]
+    fn what_an_older_spec_was_looked_at_for_leaves_the_newer_one_to_be_looked_at() {
+        let found = CheckReport::default();
+        let finding = Finding::Found { found, made: 0 };
+        let status = conclude(&storage(), finding, Some(1), now());
+        assert_eq!(status.observed_generation, Some(1));
+    }
+
     fn now() -> Timestamp {
         "2026-01-02T03:04:05Z".parse().unwrap()
     }
 
     #[test]
     fn what_was_found_is_told_and_nothing_is_promised_before() {
-        let looking = conclude(&storage(), Finding::Looking("job".into()), now());
+        let looking = concluded(&storage(), Finding::Looking("job".into()), now());
         assert_eq!(looking.conditions[0].status, "Unknown");
         assert_eq!(looking.location.as_deref(), Some("s3://backups/east"));
         assert_eq!(looking.observed_generation, None);
@@ -267,7 +294,7 @@ mod tests {
             ..CheckReport::default()
         };
         found.unknown.push(b"data/lost");
-        let status = conclude(&storage(), Finding::Found { found, made: 1 }, now());
+        let status = concluded(&storage(), Finding::Found { found, made: 1 }, now());
         assert_eq!(status.conditions[0].status, "True");
         assert_eq!((status.backups, status.stored_bytes), (Some(3), Some(9)));
         assert_eq!(status.unknown_archives, Some(0));
@@ -284,7 +311,7 @@ mod tests {
             blind: true,
             ..CheckReport::default()
         };
-        let status = conclude(&storage(), Finding::Found { found, made: 0 }, now());
+        let status = concluded(&storage(), Finding::Found { found, made: 0 }, now());
         assert_eq!(status.unknown_archives, None);
         assert!(status.conditions[0].message.contains("too many"));
     }
@@ -295,7 +322,7 @@ mod tests {
             more: true,
             ..CheckReport::default()
         };
-        let status = conclude(&storage(), Finding::Found { found, made: 0 }, now());
+        let status = concluded(&storage(), Finding::Found { found, made: 0 }, now());
         assert!(!status.discovering);
     }
 
@@ -305,7 +332,7 @@ mod tests {
             reason: "StorageDenied".into(),
             message: "AccessDenied: no".into(),
         };
-        let status = conclude(&storage(), failed, now());
+        let status = concluded(&storage(), failed, now());
         let ready = &status.conditions[0];
         assert_eq!(
             (ready.status.as_str(), ready.reason.as_str()),
@@ -319,12 +346,12 @@ mod tests {
     fn a_look_at_what_is_judged_already_changes_the_verdict_at_its_end_only() {
         let mut judged = storage();
         let found = CheckReport::default();
-        judged.status = Some(conclude(
+        judged.status = Some(concluded(
             &storage(),
             Finding::Found { found, made: 0 },
             now(),
         ));
-        let looking = conclude(&judged, Finding::Looking("job".into()), now());
+        let looking = concluded(&judged, Finding::Looking("job".into()), now());
         assert_eq!(looking.conditions[0].status, "True");
         assert_eq!(looking.check_job.as_deref(), Some("job"));
     }
