@@ -32,7 +32,7 @@ pub fn run(place: &Place, options: &Options) -> Result<()> {
         e2e::on_cluster(place, &cluster, |running| {
             let mut cargo = tools.stories(place, running, suite, name)?;
             cargo
-                .args(["--", "--show-output", "--include-ignored", "--exact", story])
+                .args(["--", "--show-output", "--exact", story])
                 .env("TIDELOCK_E2E_SURVIVES", &survives);
             run::visible(&mut cargo)
         })

@@ -15,8 +15,6 @@ pub struct CheckFacts {
     pub is_suspended: bool,
     /// Whether its spec changed since the last look.
     pub has_changed: bool,
-    /// Whether a look is under way.
-    pub is_active: bool,
     /// Whether the last look did not get to the end of what it was to find.
     pub has_more: bool,
     /// When it was last looked at.
@@ -38,14 +36,14 @@ pub enum CheckDecision {
     Look,
 }
 
-/// Decides whether to look at a storage.
+/// Decides whether to look at a storage that no look is under way at.
 ///
 /// # Guarantees
-/// One look at a time. What cannot be used is looked at ever more rarely, but every quarter of an
+/// What cannot be used is looked at ever more rarely, but every quarter of an
 /// hour and no rarer than the interval. A last look that lies in the future was dated by a clock that
 /// was wrong, and holds nothing up.
 pub fn decide(facts: &CheckFacts, now: Timestamp) -> CheckDecision {
-    if facts.is_active || facts.is_suspended {
+    if facts.is_suspended {
         return CheckDecision::Rest;
     }
     let Some(last) = facts.last.filter(|last| *last <= now) else {
@@ -88,7 +86,6 @@ mod tests {
         CheckFacts {
             is_suspended: false,
             has_changed: false,
-            is_active: false,
             has_more: false,
             last: Some(at(last)),
             failing_since: None,
@@ -123,21 +120,13 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_done_twice_or_while_suspended() {
-        for facts in [
-            CheckFacts {
-                is_active: true,
-                has_changed: true,
-                ..looked_at(0)
-            },
-            CheckFacts {
-                is_suspended: true,
-                has_changed: true,
-                ..looked_at(0)
-            },
-        ] {
-            assert_eq!(decide(&facts, at(9 * HOUR)), CheckDecision::Rest);
-        }
+    fn nothing_is_done_while_suspended() {
+        let suspended = CheckFacts {
+            is_suspended: true,
+            has_changed: true,
+            ..looked_at(0)
+        };
+        assert_eq!(decide(&suspended, at(9 * HOUR)), CheckDecision::Rest);
     }
 
     #[test]

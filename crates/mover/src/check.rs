@@ -11,13 +11,13 @@ use tidelock_protocol::{
     CheckReport, CheckTask, DescribedBackup, Failure, FailureReason, KnownSet, Location, RunId,
     Step,
 };
-use tidelock_storage::{ErrorClass, Storage, StorageError};
+use tidelock_storage::{Storage, StorageError};
 
 use crate::Control;
 use crate::failure::{corrupt, failure, of_storage, of_storage_write, of_stored_io, stopped};
 use crate::progress::Total;
 use crate::sealing::Sealing;
-use crate::stored::{manifest_bytes, parse_manifest};
+use crate::stored::{check_size, manifest_bytes, parse_manifest};
 use crate::words;
 
 /// Starts and ends the name of the object that is written to see whether that can be done.
@@ -26,6 +26,8 @@ const PROBE: (&str, &str) = ("tidelock-check-", ".probe");
 const PROBE_AGE: i64 = 3600;
 /// Unknown backups that are held at once, however many there are.
 const HELD: usize = 64;
+/// Longest name of an object (source: RFC 1123, DNS subdomain); a report has no room for more.
+const MAX_NAME_BYTES: usize = 253;
 /// Backups that a report has room to describe.
 const MOST_DESCRIBED: usize = 12;
 
@@ -219,7 +221,7 @@ impl Look<'_> {
                 match described(self.storage, location) {
                     Ok(Some(backup)) => report.described.push(backup),
                     Ok(None) => {}
-                    Err(failure) if failure.reason == FailureReason::ArchiveCorrupt => {
+                    Err(failure) if says_nothing(&failure) => {
                         tracing::warn!(%location, error = failure.message, "not described");
                         report.unreadable.push(self.shown(location).as_bytes());
                     }
@@ -249,11 +251,17 @@ impl Look<'_> {
     }
 }
 
+/// Whether a failure is one of this backup alone: it is damaged, not whole, or of a later version.
+fn says_nothing(failure: &Failure) -> bool {
+    use FailureReason::{ArchiveCorrupt, ArchiveNotFound, UnsupportedFormat};
+    [ArchiveCorrupt, ArchiveNotFound, UnsupportedFormat].contains(&failure.reason)
+}
+
 /// The backup at `location` as its manifest describes it; none where it went meanwhile.
 ///
 /// # Errors
-/// `ArchiveCorrupt` where the manifest cannot be relied on, or an object that it names is not there
-/// in the size that it says.
+/// One that [`says_nothing`] where the manifest cannot be relied on, or an object that it names is not
+/// there in the size that it says.
 fn described(
     storage: &dyn Storage,
     location: &Location,
@@ -262,19 +270,14 @@ fn described(
         return Ok(None);
     };
     let manifest = parse_manifest(&bytes, location)?;
+    let source = &manifest.source;
+    let names = [&source.uid, &source.pvc, &source.backup];
+    if names.iter().any(|name| name.len() > MAX_NAME_BYTES) {
+        let key = location.manifest_key();
+        return Err(corrupt(&format!("{key:?} has names that no object has")));
+    }
     for object in [&manifest.archive, &manifest.index] {
-        match storage.head(&object.key) {
-            Ok(found) if found.bytes == object.bytes => {}
-            Ok(found) => {
-                let (found, wanted) = (found.bytes, object.bytes);
-                let text = format!("{:?} has {found} bytes instead of {wanted}", object.key);
-                return Err(corrupt(&text));
-            }
-            Err(error) if error.class == ErrorClass::NotFound => {
-                return Err(corrupt(&format!("{:?} is not there", object.key)));
-            }
-            Err(error) => return Err(of_storage(&error)),
-        }
+        check_size(storage, object)?;
     }
     Ok(Some(of_manifest(location, manifest)))
 }

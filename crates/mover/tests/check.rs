@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicBool;
 
 use common::Place;
 use common::storage::Hooked;
+use tidelock_archive::Manifest;
 use tidelock_mover::run;
 use tidelock_protocol::{
     CheckReport, CheckTask, Failure, FailureReason, KnownBackups, Location, Outcome, Task,
@@ -121,6 +122,31 @@ fn a_backup_whose_archive_is_not_whole_is_not_described() {
     let report = check(&place, task(&[]));
     assert!(report.described.is_empty(), "{:?}", report.described);
     assert_eq!(report.unreadable.total, 2);
+}
+
+#[test]
+fn a_backup_of_a_later_version_or_of_endless_names_spoils_no_look() {
+    let place = backed_up(&numbered(3));
+    let manifest = |name: &str| {
+        place
+            .storage()
+            .join(format!("shop/data/{name}.manifest.json"))
+    };
+    let change = |name: &str, change: fn(&mut Manifest)| {
+        let mut changed = Manifest::from_json(&fs::read(manifest(name)).unwrap()).unwrap();
+        change(&mut changed);
+        fs::write(manifest(name), changed.to_json().unwrap()).unwrap();
+    };
+    change("nightly-00", |manifest| manifest.format_version = 99);
+    change("nightly-01", |manifest| {
+        manifest.source.uid = "u".repeat(5000)
+    });
+    let report = check(&place, task(&[]));
+    assert_eq!(
+        report.unreadable.first,
+        ["data/nightly-00", "data/nightly-01"]
+    );
+    assert_eq!(report.described[0].location, at("nightly-02"));
 }
 
 #[test]

@@ -8,7 +8,6 @@
 
 mod common;
 #[path = "../../storage/tests/conformance/s3.rs"]
-#[allow(dead_code, reason = "other tests need more of it")]
 mod s3;
 
 use std::fs;

@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tidelock_storage::{ErrorClass, ObjectInfo, Storage, StorageError, Upload};
+use tidelock_storage::{ErrorClass, ObjectInfo, Storage, StorageError, Upload, pass_on};
 
 pub use keys::{Identities, InvalidKey, Recipients};
 
@@ -152,13 +152,7 @@ impl Storage for Sealed<'_> {
         })
     }
 
-    fn list(
-        &self,
-        prefix: &str,
-        visit: &mut dyn FnMut(&str, ObjectInfo) -> Result<(), StorageError>,
-    ) -> Result<(), StorageError> {
-        self.inner.list(prefix, visit)
-    }
+    pass_on!(inner: list, free_bytes);
 
     fn delete(&self, key: &str) -> Result<bool, StorageError> {
         self.inner.delete(&sealed(key))
@@ -176,10 +170,6 @@ impl Storage for Sealed<'_> {
         is_alive: &dyn Fn(&str) -> bool,
     ) -> Result<u64, StorageError> {
         self.inner.sweep_dead(&sealed(key), run, min_age, is_alive)
-    }
-
-    fn free_bytes(&self) -> Result<Option<u64>, StorageError> {
-        self.inner.free_bytes()
     }
 }
 

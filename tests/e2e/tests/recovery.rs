@@ -39,7 +39,6 @@ async fn shop() -> Result<Story> {
 }
 
 #[tokio::test]
-#[ignore = "the first half of a story on two clusters"]
 async fn before_the_cluster_is_lost() -> Result<()> {
     let story = shop().await?;
     let server = S3::start_at(&story, survives("s3")?).await?;
@@ -71,7 +70,6 @@ async fn before_the_cluster_is_lost() -> Result<()> {
 }
 
 #[tokio::test]
-#[ignore = "the second half of a story on two clusters"]
 async fn after_the_cluster_was_lost() -> Result<()> {
     let story = shop().await?;
     let none = story.api::<Backup>().list(&ListParams::default()).await?;

@@ -102,7 +102,6 @@ fn facts(storage: &BackupStorage) -> CheckFacts {
     CheckFacts {
         is_suspended: storage.spec.suspend,
         has_changed: status.observed_generation != storage.metadata.generation,
-        is_active: false,
         has_more: status.discovering,
         last: status.last_check_time.map(|time| time.0),
         failing_since: conditions::since(&status.conditions, READY, false),
@@ -137,7 +136,18 @@ async fn take_in(
             message: failure.message,
         },
     };
-    // One that was made for an older spec says nothing of the newer.
+    write_of(storage, ctx, job, finding, now).await
+}
+
+/// Writes what came of `job`. One that was made for an older spec says nothing of the newer, which is
+/// then looked at as well.
+async fn write_of(
+    storage: &BackupStorage,
+    ctx: &Context,
+    job: &Job,
+    finding: Finding,
+    now: Timestamp,
+) -> Result<(), Error> {
     let generation = match look::job_name(storage)? == job.name_any() {
         true => storage.metadata.generation,
         false => storage.status.as_ref().and_then(|s| s.observed_generation),
@@ -173,6 +183,6 @@ async fn follow(
     let message = trouble.unwrap_or_else(|| format!("Job {name} has no pod."));
     effects::ensure_job_stopped(ctx, job).await?;
     let reason = reasons::POD_PENDING.to_owned();
-    report::write(storage, ctx, Finding::Failed { reason, message }, now).await?;
+    write_of(storage, ctx, job, Finding::Failed { reason, message }, now).await?;
     Ok(Action::await_change())
 }

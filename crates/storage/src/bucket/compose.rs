@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::bucket::Bucket;
 use crate::bucket::listing::{PAUSES, SIGNED_FOR};
-use crate::bucket::words::{self, answer, class_of, plain};
+use crate::bucket::words::{self, plain};
 use crate::{ErrorClass, StorageError};
 
 /// Which object a part is copied from (source: S3, UploadPartCopy).
@@ -116,12 +116,5 @@ fn understood(key: &str, status: StatusCode, body: &[u8]) -> Result<CopyPartResu
     {
         return Ok(copied);
     }
-    let told = answer(&text).unwrap_or_else(|| format!("the store answers {status}"));
-    let by_status = match status {
-        StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => ErrorClass::Denied,
-        StatusCode::NOT_FOUND => ErrorClass::NotFound,
-        _ => ErrorClass::Unavailable,
-    };
-    let code = told.split(':').next().unwrap_or_default();
-    Err(plain("write", key, class_of(code, by_status), told))
+    Err(words::refusal("write", key, status, &text))
 }

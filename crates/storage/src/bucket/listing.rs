@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{Method, StatusCode};
+use http::Method;
 use http_body_util::BodyExt;
 use object_store::client::{HttpClient, HttpRequest, HttpRequestBody};
 use object_store::path::Path;
@@ -10,7 +10,7 @@ use object_store::signer::{SignedUrlOptions, Signer};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::bucket::words::{self, answer, class_of};
+use crate::bucket::words;
 use crate::{ErrorClass, StorageError};
 
 /// How long a signed request is good for.
@@ -151,13 +151,5 @@ async fn ask(
     if head.status.is_success() {
         return Ok(text);
     }
-    let told = answer(&text).unwrap_or_else(|| format!("the store answers {}", head.status));
-    let by_status = match head.status {
-        StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => ErrorClass::Denied,
-        StatusCode::NOT_FOUND => ErrorClass::NotFound,
-        _ => ErrorClass::Unavailable,
-    };
-    let code = told.split(':').next().unwrap_or_default();
-    let class = class_of(code, by_status);
-    Err(words::plain("list", key, class, told))
+    Err(words::refusal("list", key, head.status, &text))
 }

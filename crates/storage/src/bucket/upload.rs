@@ -70,7 +70,7 @@ impl<'b> BucketUpload<'b> {
 
     /// Sends the part that is full.
     fn send(&mut self) -> Result<(), StorageError> {
-        if self.bytes >= MAX_BYTES {
+        if self.bytes > MAX_BYTES {
             let words = "no object of a store is larger than 5 TiB";
             return Err(plain("write", &self.key, ErrorClass::Full, words));
         }

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use http::StatusCode;
 use object_store::Error;
 
 use crate::{ErrorClass, StorageError};
@@ -34,7 +35,7 @@ pub(crate) fn plain(
 
 /// The class of an answer by what it says: a store tells a missing bucket with the status of a
 /// missing object.
-pub(crate) fn class_of(code: &str, otherwise: ErrorClass) -> ErrorClass {
+fn class_of(code: &str, otherwise: ErrorClass) -> ErrorClass {
     match code {
         "NoSuchBucket"
         | "AccessDenied"
@@ -91,8 +92,26 @@ fn causes<'e>(
     std::iter::successors(Some(error), |error| error.source())
 }
 
+/// What a request that is refused means: by the store's own words, or else by the status.
+pub(crate) fn refusal(
+    action: &'static str,
+    key: &str,
+    status: StatusCode,
+    text: &str,
+) -> StorageError {
+    let told = answer(text).unwrap_or_else(|| format!("the store answers {status}"));
+    let by_status = match status {
+        StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => ErrorClass::Denied,
+        StatusCode::NOT_FOUND => ErrorClass::NotFound,
+        _ => ErrorClass::Unavailable,
+    };
+    let code = told.split(':').next().unwrap_or_default();
+    let class = class_of(code, by_status);
+    plain(action, key, class, told)
+}
+
 /// `Code: message` of an error document.
-pub(crate) fn answer(text: &str) -> Option<String> {
+fn answer(text: &str) -> Option<String> {
     let code = element(text, "Code")?;
     let message = element(text, "Message").unwrap_or_default();
     Some(format!("{code}: {message}"))

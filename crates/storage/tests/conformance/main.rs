@@ -13,8 +13,9 @@ mod uploads;
 
 use std::io::{Read, Write};
 use std::ops::Range;
+use std::sync::Arc;
 
-use tidelock_storage::{Directory, ErrorClass, Storage};
+use tidelock_storage::{Bucket, Directory, ErrorClass, Storage};
 
 const KEY: &str = "shop/data/nightly.tar.gz";
 
@@ -22,8 +23,15 @@ const KEY: &str = "shop/data/nightly.tar.gz";
 fn on_each(test: impl Fn(&dyn Storage)) {
     let folder = tempfile::tempdir().unwrap();
     test(&Directory::open(folder.path()).unwrap());
-    let (_server, bucket) = s3::bucket();
-    test(&bucket);
+    let (_server, store) = bucket();
+    test(&store);
+}
+
+/// Opens a part of the bucket that no other test uses, of a server that must stay.
+fn bucket() -> (Arc<s3::Server>, Bucket) {
+    let server = s3::server();
+    let bucket = Bucket::open(&server.config(&s3::fresh_prefix())).unwrap();
+    (server, bucket)
 }
 
 fn put(store: &dyn Storage, key: &str, bytes: &[u8]) {

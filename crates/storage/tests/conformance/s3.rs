@@ -9,7 +9,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use tidelock_storage::{Bucket, BucketConfig, Composition, Credentials, Encryption};
+use tidelock_storage::{BucketConfig, Composition, Credentials, Encryption};
 
 /// Names the server's program; `make check` builds it and sets this.
 const PROGRAM: &str = "TIDELOCK_S3_SERVER";
@@ -98,13 +98,6 @@ pub fn server() -> Arc<Server> {
 pub fn fresh_prefix() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("part-{}", NEXT.fetch_add(1, Ordering::Relaxed))
-}
-
-/// Opens a part of the bucket that no other test uses, of a server that must stay.
-pub fn bucket() -> (Arc<Server>, Bucket) {
-    let server = server();
-    let bucket = Bucket::open(&server.config(&fresh_prefix())).unwrap();
-    (server, bucket)
 }
 
 /// Writes the files of a mounted Secret.

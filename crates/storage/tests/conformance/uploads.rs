@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tidelock_storage::{Bucket, Storage};
 
-use crate::{KEY, keys, put, read, s3};
+use crate::{KEY, bucket, keys, put, read, s3};
 
 /// Begins an upload of `run` with some parts, as a process does that is killed then.
 fn killed(store: &Bucket, run: &str) {
@@ -16,7 +16,7 @@ fn killed(store: &Bucket, run: &str) {
 
 #[test]
 fn a_sweep_ends_the_uploads_of_its_own_run_only() {
-    let (_server, store) = s3::bucket();
+    let (_server, store) = bucket();
     for run in ["u-1", "u-2", "u-1-x"] {
         killed(&store, run);
     }
@@ -28,7 +28,7 @@ fn a_sweep_ends_the_uploads_of_its_own_run_only() {
 
 #[test]
 fn a_sweep_of_the_dead_spares_the_living_the_young_and_every_object() {
-    let (_server, store) = s3::bucket();
+    let (_server, store) = bucket();
     put(&store, "shop/data/other.tar.gz", b"object");
     killed(&store, "dead");
     killed(&store, "alive");
@@ -50,7 +50,7 @@ fn a_sweep_of_the_dead_spares_the_living_the_young_and_every_object() {
 
 #[test]
 fn a_sweep_where_nothing_was_ever_stored_finds_nothing() {
-    let (_server, store) = s3::bucket();
+    let (_server, store) = bucket();
     assert_eq!(store.sweep(KEY, "u-1").unwrap(), 0);
     let swept = store.sweep_dead(KEY, "u-1", Duration::ZERO, &|_| false);
     assert_eq!(swept.unwrap(), 0);

@@ -4,9 +4,10 @@ use std::fs;
 
 use anyhow::{Result, ensure};
 use serde_json::json;
-use tidelock_api::{Backup, BackupPolicy, Phase, Restore, VerificationResult};
+use tidelock_api::{Backup, BackupPolicy, BackupStorage, Phase, Restore, VerificationResult};
 use tidelock_e2e::outcome::{completed, restored};
 use tidelock_e2e::prometheus::Prometheus;
+use tidelock_e2e::s3::{self, S3};
 use tidelock_e2e::{Story, deployment, tell, tree};
 use tidelock_monitoring::pace::Pace;
 
@@ -100,6 +101,31 @@ async fn storage_that_is_not_there_pages_until_it_is() -> Result<()> {
         story.volume("backup-storage").await?;
         completed(&story.wait_backup("now").await?)?;
         prometheus.clears("TidelockStorageNotReady", &about).await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_backup_storage_that_cannot_be_used_pages_until_a_look_succeeds() -> Result<()> {
+    let _there = OPERATOR.read().await;
+    tell("alert-bucket", |story| async move {
+        let prometheus = Prometheus::start(&story, fast()).await?;
+        let server = S3::start(&story).await?;
+        s3::secret(&story, Some("wrong")).await?;
+        let spec = server.spec(json!({}));
+        story.make::<BackupStorage>("offsite", spec).await?;
+        let about = [
+            ("namespace", story.namespace.as_str()),
+            ("storage", "offsite"),
+        ];
+        prometheus
+            .fires("TidelockBackupStorageNotReady", &about)
+            .await?;
+        story.kubectl(&["delete", "secret", s3::CREDENTIALS])?;
+        s3::secret(&story, None).await?;
+        prometheus
+            .clears("TidelockBackupStorageNotReady", &about)
+            .await
     })
     .await
 }
