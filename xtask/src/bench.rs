@@ -66,9 +66,10 @@ pub fn part_of_speed(place: &Place, arguments: &[String]) -> Result<()> {
     let peers = go::ensure_peers(place)?;
     let mut speed = example(place, "speed");
     speed.arg("--");
-    for name in ["restic", "kopia"] {
+    for name in ["restic", "kopia", "rclone"] {
         speed.arg(format!("--{name}")).arg(peers.path(name)?);
     }
+    speed.env("TIDELOCK_S3_SERVER", go::ensure_s3_server(place)?);
     run::visible(speed.args(arguments))
 }
 

@@ -91,6 +91,12 @@ const PEERS: &[Module] = &[
         linker_flags: "-s -w",
         programs: &[("kopia", "github.com/kopia/kopia")],
     },
+    Module {
+        parent: "bench",
+        folder: "rclone",
+        linker_flags: "-s -w",
+        programs: &[("rclone", ".")],
+    },
 ];
 
 /// The built programs.

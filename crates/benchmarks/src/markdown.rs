@@ -52,8 +52,15 @@ fn section(results: &Results) -> String {
     text += "Bold is a goal that is met:\n\n";
     text += &goals::table(&results.records);
     text += &limits(&results.records);
+    text += &requests(&results.records);
     for format in [Format::TarGz, Format::TarZst] {
-        for contest in [Contest::Backup, Contest::Restore, Contest::OneFile] {
+        for contest in [
+            Contest::Backup,
+            Contest::Restore,
+            Contest::OneFile,
+            Contest::Upload,
+            Contest::Download,
+        ] {
             text += &details(&results.records, contest, format);
         }
     }
@@ -82,6 +89,34 @@ fn limits(records: &[Record]) -> String {
         return rows;
     }
     format!("\nWhat the mover cannot be faster than:\n\n| tree | | | |\n|---|---|---|---|\n{rows}")
+}
+
+/// What was asked of an object store.
+fn requests(records: &[Record]) -> String {
+    let asked = records.iter().filter(|record| !record.requests.is_empty());
+    let mut rows = String::new();
+    for record in in_order(asked) {
+        let all: u64 = record.requests.values().sum();
+        let each = record.requests.iter();
+        let each: Vec<String> = each
+            .map(|(what, count)| format!("{count} {what}"))
+            .collect();
+        let _ = writeln!(
+            rows,
+            "| {} | {}, `{}` | {} | {all} | {} |",
+            record.tree,
+            record.contest.name().to_lowercase(),
+            record.format.name(),
+            record.contestant.replace('|', "\\|"),
+            each.join(", ")
+        );
+    }
+    if rows.is_empty() {
+        return rows;
+    }
+    format!(
+        "\nRequests to the object store, in one run:\n\n| tree | | | all | |\n|---|---|---|---|---|\n{rows}"
+    )
 }
 
 /// The tables of a contest, folded away.

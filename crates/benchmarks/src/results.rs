@@ -70,6 +70,9 @@ pub struct Record {
     /// What the mover could not be faster than, one line for each of its steps.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<String>,
+    /// What was asked of the object store in one run more, and how often; none without one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub requests: BTreeMap<String, u64>,
 }
 
 /// One run.
@@ -96,6 +99,10 @@ pub enum Contest {
     Restore,
     /// Take one small file out of an archive.
     OneFile,
+    /// Make an archive of a tree in a bucket.
+    Upload,
+    /// Make the tree of an archive in a bucket.
+    Download,
 }
 
 /// The form of the mover's archive, and of those that are measured beside it.
@@ -125,6 +132,8 @@ impl Contest {
             Self::Backup => "Backup",
             Self::Restore => "Restore",
             Self::OneFile => "One file",
+            Self::Upload => "Backup to a bucket",
+            Self::Download => "Restore from a bucket",
         }
     }
 }
@@ -227,6 +236,7 @@ pub(crate) mod tests {
             archive_bytes: None,
             turns: against_mover.iter().map(turn).collect(),
             limits: Vec::new(),
+            requests: BTreeMap::new(),
         }
     }
 

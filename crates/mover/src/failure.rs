@@ -36,7 +36,7 @@ pub(crate) fn of_storage(error: &StorageError) -> Failure {
     let (reason, advice) = match error.class {
         ErrorClass::NotFound => (
             FailureReason::ArchiveNotFound,
-            "check that the storage volume is the one the backup was written to",
+            "check that the storage is the one the backup was written to",
         ),
         ErrorClass::AlreadyExists => (
             FailureReason::ArchiveConflict,
@@ -44,20 +44,20 @@ pub(crate) fn of_storage(error: &StorageError) -> Failure {
         ),
         ErrorClass::Full => (
             FailureReason::StorageFull,
-            "enlarge the storage volume or keep fewer backups",
+            "enlarge the storage or keep fewer backups",
         ),
         ErrorClass::Denied => (
             FailureReason::StorageDenied,
-            "make the storage volume writable for the mover",
+            "let the mover do this: a volume has to be writable, a bucket's key needs the right",
         ),
         ErrorClass::Damaged => (FailureReason::ArchiveCorrupt, USE_ANOTHER),
         ErrorClass::InvalidKey => (
             FailureReason::InvalidRequest,
-            "check names and what stands in the storage volume",
+            "check names and what stands in the storage",
         ),
         ErrorClass::Unavailable => (
             FailureReason::StorageUnavailable,
-            "the run is tried again; check the storage volume if this stays",
+            "the run is tried again; check the storage if this stays",
         ),
     };
     failure(reason, format!("{}; {advice}", chain(error)))

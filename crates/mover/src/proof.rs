@@ -74,7 +74,7 @@ pub(crate) fn not_proven(found: Failure) -> Failure {
     failure(
         FailureReason::VerificationFailed,
         format!(
-            "what was written to storage reads back otherwise: {what}; it does not count as a backup and is written again; check the storage volume if this stays"
+            "what was written to storage reads back otherwise: {what}; it does not count as a backup and is written again; check the storage if this stays"
         ),
     )
 }

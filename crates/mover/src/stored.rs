@@ -108,7 +108,7 @@ fn not_found(location: &Location) -> Failure {
     failure(
         FailureReason::ArchiveNotFound,
         format!(
-            "there is no {:?} in storage, so there is no backup; check that the storage volume is the right one",
+            "there is no {:?} in storage, so there is no backup; check that the storage is the right one",
             location.manifest_key()
         ),
     )

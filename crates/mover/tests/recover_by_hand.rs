@@ -7,8 +7,6 @@
 )]
 
 mod common;
-#[path = "../../storage/tests/conformance/s3.rs"]
-mod s3;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -20,6 +18,7 @@ use common::{Place, list, noise};
 use tidelock_mover::run;
 use tidelock_protocol::{Format, Location, Outcome, Task};
 use tidelock_storage::{Bucket, Directory, Storage};
+use tidelock_test_s3 as s3;
 
 const PAGE: &str = include_str!("../../../docs/recover-by-hand.md");
 const NAMES: [&str; 3] = ["shop", "data", "nightly-20261123-020000"];

@@ -34,9 +34,6 @@ pub const STORAGE_ANNOTATION: &str = "tidelock.dev/storage";
 /// Annotation on Jobs and pods that have to run on one node: why, as a sentence.
 pub const PIN_ANNOTATION: &str = "tidelock.dev/pinned";
 
-/// How often a failed pod is replaced; permanent faults end the Job at once.
-const BACKOFF_LIMIT: i32 = 3;
-
 /// What a Job works for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunKind {
@@ -64,6 +61,15 @@ impl RunKind {
             Self::Undo => "Undo",
             Self::Verify => "Verify",
             Self::Check => "Check",
+        }
+    }
+
+    /// How often a failed pod is replaced; permanent faults end the Job at once. A look is made again
+    /// anyhow, and what it found is to be told soon.
+    fn replacements(self) -> i32 {
+        match self {
+            Self::Backup | Self::Restore | Self::Delete | Self::Undo | Self::Verify => 3,
+            Self::Check => 1,
         }
     }
 }
@@ -263,7 +269,7 @@ pub fn build(plan: JobPlan<'_>) -> Job {
             ..Default::default()
         },
         spec: Some(JobSpec {
-            backoff_limit: Some(BACKOFF_LIMIT),
+            backoff_limit: Some(plan.kind.replacements()),
             active_deadline_seconds: plan.mover.timeout_seconds.map(i64::from),
             // A replacement starts only when its predecessor is gone: two movers never write one
             // archive.

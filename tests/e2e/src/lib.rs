@@ -4,6 +4,7 @@
 //! `cargo xtask e2e` brings up the cluster and says where it is in the environment.
 
 pub mod age;
+pub mod archives;
 pub mod audit;
 pub mod cluster;
 pub mod daemons;
@@ -31,4 +32,4 @@ pub mod volumes;
 pub mod wait;
 pub mod workloads;
 
-pub use story::{Story, tell};
+pub use story::{Story, tell, tell_in_a_bucket, tell_on_each_storage};

@@ -30,13 +30,22 @@ impl Story {
 
     /// A policy for the claim `data`; `more` is laid over its spec.
     pub async fn policy(&self, name: &str, schedule: &str, more: Value) -> Result<BackupPolicy> {
-        let spec = json!({"schedule": schedule, "target": {"pvcName": "data"}});
+        let mut spec = json!({"schedule": schedule, "target": {"pvcName": "data"}});
+        if let Some(storage) = self.archives.reference() {
+            spec["storage"] = storage;
+        }
         self.make(name, merged(spec, more)).await
     }
 
     /// A backup by hand of the claim `data`; `more` is laid over its spec.
     pub async fn backup(&self, name: &str, more: Value) -> Result<Backup> {
-        let spec = json!({"target": {"pvcName": "data"}});
+        let mut spec = json!({"target": {"pvcName": "data"}});
+        // With a policy, that says where to.
+        if let Some(storage) = self.archives.reference()
+            && more.get("policyRef").is_none()
+        {
+            spec["storage"] = storage;
+        }
         self.make(name, merged(spec, more)).await
     }
 

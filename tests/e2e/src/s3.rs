@@ -2,18 +2,22 @@
 
 use std::env;
 use std::fs::{self, File};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use k8s_openapi::api::core::v1::Secret;
+use anyhow::{Context, Result, anyhow, bail};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::PostParams;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::{Value, json};
+use tidelock_test_s3::{Fault, Proxy, Request};
 use tokio::process::{Child, Command};
 
-use crate::{Story, evidence};
+use crate::{Story, evidence, tree};
 
 /// The first port; each server of a test program takes the next.
 const FIRST_PORT: u16 = 7070;
@@ -21,14 +25,23 @@ const KEY_ID: &str = "AKIDEXAMPLE";
 const SECRET_KEY: &str = "secret-of-the-story";
 /// The bucket that is there.
 pub const BUCKET: &str = "backups";
-/// The Secret that [`S3::secret`] makes.
+/// The ConfigMap that trusts a server with TLS.
+pub const CERTIFICATES: &str = "s3-certificates";
+/// The Secret that [`secret`] makes.
 pub const CREDENTIALS: &str = "s3-credentials";
 
 /// One server with one bucket, whose objects the test sees as files.
 pub struct S3 {
-    endpoint: String,
+    address: SocketAddr,
+    scheme: &'static str,
     root: PathBuf,
     _server: Child,
+}
+
+/// The files of a server with TLS.
+struct Tls {
+    certificate: PathBuf,
+    key: PathBuf,
 }
 
 impl S3 {
@@ -37,17 +50,41 @@ impl S3 {
         Self::start_at(story, story.volumes_folder()?.join("s3")).await
     }
 
+    /// As [`Self::start`], over TLS; whom to trust is in `ca.crt` of the ConfigMap [`CERTIFICATES`].
+    pub async fn start_with_tls(story: &Story) -> Result<Self> {
+        let folder = story.volumes_folder()?;
+        fs::create_dir_all(&folder)?;
+        let tls = certify(&folder).await?;
+        let object: ConfigMap = serde_json::from_value(json!({
+            "metadata": {"name": CERTIFICATES},
+            "data": {"ca.crt": fs::read_to_string(folder.join("ca.crt"))?},
+        }))?;
+        let api = story.api::<ConfigMap>();
+        api.create(&PostParams::default(), &object).await?;
+        Self::serve(story, folder.join("s3"), Some(&tls)).await
+    }
+
     /// As [`Self::start`], with what the folder `root` holds.
     pub async fn start_at(story: &Story, root: PathBuf) -> Result<Self> {
+        Self::serve(story, root, None).await
+    }
+
+    async fn serve(story: &Story, root: PathBuf, tls: Option<&Tls>) -> Result<Self> {
         fs::create_dir_all(root.join(BUCKET))?;
-        let address = format!("{}:{}", variable("TIDELOCK_E2E_NODE_ADDRESS")?, port());
+        let address = next_address()?;
         let output = evidence::folder()?.join(format!("{}.s3.log", story.namespace));
         let output = File::create(output)?;
-        let network = variable("TIDELOCK_E2E_NODE_NETWORK")?;
-        let server = Command::new("nsenter")
-            .arg(format!("--net={network}"))
+        let mut server = Command::new("nsenter");
+        server
+            .arg(format!("--net={}", network()?))
             .arg(variable("TIDELOCK_S3_SERVER")?)
-            .args(["--port", &address, "posix"])
+            .args(["--port", &address.to_string()]);
+        if let Some(tls) = tls {
+            server.arg("--cert").arg(&tls.certificate);
+            server.arg("--key").arg(&tls.key);
+        }
+        let server = server
+            .arg("posix")
             .arg(&root)
             .env("ROOT_ACCESS_KEY", KEY_ID)
             .env("ROOT_SECRET_KEY", SECRET_KEY)
@@ -58,17 +95,37 @@ impl S3 {
             .spawn()
             .context("cannot start the S3 server")?;
         let started = Self {
-            endpoint: format!("http://{address}"),
+            address,
+            scheme: if tls.is_some() { "https" } else { "http" },
             root,
             _server: server,
         };
-        started.listens(&network, &address).await?;
+        started.listens().await?;
         Ok(started)
     }
 
+    /// Stands before it, without TLS, and does to requests as `decide` says; the spec's endpoint is
+    /// `http://` and the proxy's address.
+    pub fn behind(
+        &self,
+        decide: impl FnMut(&Request) -> Option<Fault> + Send + 'static,
+    ) -> Result<Proxy> {
+        let (network, server, address) = (network()?, self.address, next_address()?);
+        // A thread that has gone into another network does not come back.
+        let started = std::thread::spawn(move || {
+            let network = File::open(network)?;
+            move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
+            anyhow::Ok(Proxy::on(TcpListener::bind(address)?, server))
+        });
+        let proxy = started.join().map_err(|_| anyhow!("it panicked"))??;
+        proxy.with(decide);
+        Ok(proxy)
+    }
+
     /// It listens in a network of its own, so it is asked from there.
-    async fn listens(&self, network: &str, address: &str) -> Result<()> {
-        let (host, port) = address.split_once(':').context("no port")?;
+    async fn listens(&self) -> Result<()> {
+        let (host, port) = (self.address.ip(), self.address.port());
+        let network = network()?;
         let look = format!("exec 3<>/dev/tcp/{host}/{port}");
         for _ in 0..300 {
             let mut asked = Command::new("nsenter");
@@ -79,14 +136,14 @@ impl S3 {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        bail!("the S3 server does not listen at {address}")
+        bail!("the S3 server does not listen at {}", self.address)
     }
 
     /// Where a story's BackupStorage finds it; `more` is laid over.
     pub fn spec(&self, more: Value) -> Value {
         let mut s3 = json!({
             "bucket": BUCKET,
-            "endpoint": self.endpoint,
+            "endpoint": format!("{}://{}", self.scheme, self.address),
             "credentialsSecretRef": {"name": CREDENTIALS},
         });
         for (key, value) in more.as_object().into_iter().flatten() {
@@ -102,28 +159,12 @@ impl S3 {
 
     /// Names of all objects of the bucket, in order.
     pub fn objects(&self) -> Result<Vec<String>> {
-        let mut found = Vec::new();
-        walk(&self.bucket(), &self.bucket(), &mut found)?;
-        found.sort();
-        Ok(found)
+        let found = tree::stored(&self.bucket(), "")?;
+        Ok(found
+            .into_iter()
+            .map(|path| path.to_string_lossy().into_owned())
+            .collect())
     }
-}
-
-/// The server keeps what it needs itself in folders of names that start with a dot.
-fn walk(root: &Path, folder: &Path, found: &mut Vec<String>) -> Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        let name = path.strip_prefix(root)?.to_string_lossy().into_owned();
-        if name.starts_with(".sgwtmp") {
-            continue;
-        }
-        if path.is_dir() {
-            walk(root, &path, found)?;
-        } else {
-            found.push(name);
-        }
-    }
-    Ok(())
 }
 
 /// Makes the Secret with the keys of every server here, or with another secret key.
@@ -140,9 +181,40 @@ pub async fn secret(story: &Story, secret_key: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-fn port() -> u16 {
+/// An authority of its own, and a certificate from it for the servers' address, in `folder`.
+async fn certify(folder: &Path) -> Result<Tls> {
+    let file = |name: &str| folder.join(name);
+    let address = next_address()?.ip();
+    fs::write(file("s3.ext"), format!("subjectAltName=IP:{address}\n"))?;
+    let script = "\
+        new='-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes'
+        openssl req -x509 $new -days 2 -subj '/CN=authority of a story' -keyout ca.key -out ca.crt
+        openssl req $new -subj '/CN=s3 of a story' -keyout s3.key -out s3.csr
+        openssl x509 -req -in s3.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 \
+            -extfile s3.ext -out s3.crt";
+    let mut shell = Command::new("sh");
+    let made = shell.args(["-ec", script]).current_dir(folder).output();
+    let made = made.await.context("cannot start openssl")?;
+    if !made.status.success() {
+        bail!("openssl: {}", String::from_utf8_lossy(&made.stderr));
+    }
+    Ok(Tls {
+        certificate: file("s3.crt"),
+        key: file("s3.key"),
+    })
+}
+
+/// Where nobody listens yet, and pods reach whoever will.
+fn next_address() -> Result<SocketAddr> {
     static NEXT: AtomicU16 = AtomicU16::new(FIRST_PORT);
-    NEXT.fetch_add(1, Ordering::Relaxed)
+    let host = variable("TIDELOCK_E2E_NODE_ADDRESS")?;
+    let host = host.parse().context("the node's address is none")?;
+    let port = NEXT.fetch_add(1, Ordering::Relaxed);
+    Ok(SocketAddr::new(host, port))
+}
+
+fn network() -> Result<String> {
+    variable("TIDELOCK_E2E_NODE_NETWORK")
 }
 
 fn variable(name: &str) -> Result<String> {

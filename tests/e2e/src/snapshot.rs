@@ -38,7 +38,7 @@ const VOLATILE: [&str; 13] = [
 pub struct Snapshot {
     /// The objects, by kind and name.
     pub objects: BTreeMap<String, Value>,
-    /// The files of the storage volume.
+    /// The files of the storage.
     pub stored: Vec<String>,
     /// Events that should worry a person: about what, and why.
     pub warnings: BTreeSet<String>,
@@ -177,8 +177,7 @@ async fn list<K: Watched>(story: &Story) -> Result<Vec<K>> {
 }
 
 fn stored(story: &Story) -> Result<Vec<String>> {
-    let storage = story.volumes_folder()?.join("backup-storage");
-    let mut names: Vec<String> = tree::stored(&storage, "")?
+    let mut names: Vec<String> = tree::stored(&story.archives_folder()?, "")?
         .iter()
         .map(|path| {
             let path = path.to_string_lossy();

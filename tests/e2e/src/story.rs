@@ -14,6 +14,7 @@ use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
 
+use crate::archives::{Archives, Kind};
 use crate::volumes::STORY_LABEL;
 use crate::{cluster, evidence, loop_mounts};
 
@@ -24,6 +25,8 @@ pub struct Story {
     pub client: Client,
     /// The story's own namespace.
     pub namespace: String,
+    /// Where its backups go, once it has a place for them.
+    pub archives: Archives,
 }
 
 /// Tells the story `name`: makes a namespace, does `story` in it, and deletes it and the volumes.
@@ -35,7 +38,40 @@ pub async fn tell<Told>(name: &str, story: impl FnOnce(Story) -> Told) -> Result
 where
     Told: Future<Output = Result<()>>,
 {
-    let setting = Story::begin(name).await?;
+    tell_with(name, Kind::chosen()?, story).await
+}
+
+/// Tells the story `name` twice, side by side: with its backups on a volume, and in a bucket. It asks for
+/// their place by [`Story::backup_storage`].
+///
+/// # Guarantees
+/// As [`tell`]; the error says which of both it is of.
+pub async fn tell_on_each_storage<Told>(name: &str, story: impl Fn(Story) -> Told) -> Result<()>
+where
+    Told: Future<Output = Result<()>>,
+{
+    let bucket = format!("{name}-s3");
+    let (volume, bucket) = futures::join!(
+        tell_with(name, Kind::Volume, &story),
+        tell_with(&bucket, Kind::Bucket, &story),
+    );
+    volume.context("with the backups on a volume")?;
+    bucket.context("with the backups in a bucket")
+}
+
+/// As [`tell`], with the backups of the story in a bucket.
+pub async fn tell_in_a_bucket<Told>(name: &str, story: impl FnOnce(Story) -> Told) -> Result<()>
+where
+    Told: Future<Output = Result<()>>,
+{
+    tell_with(name, Kind::Bucket, story).await
+}
+
+async fn tell_with<Told>(name: &str, kind: Kind, story: impl FnOnce(Story) -> Told) -> Result<()>
+where
+    Told: Future<Output = Result<()>>,
+{
+    let setting = Story::begin(name, kind).await?;
     let told = AssertUnwindSafe(story(setting.clone()))
         .catch_unwind()
         .await;
@@ -53,7 +89,16 @@ where
 }
 
 impl Story {
-    async fn begin(name: &str) -> Result<Self> {
+    /// What is told in a namespace that is there.
+    pub fn in_namespace(client: Client, namespace: &str) -> Self {
+        Self {
+            client,
+            namespace: namespace.to_owned(),
+            archives: Archives::of(Kind::Volume),
+        }
+    }
+
+    async fn begin(name: &str, kind: Kind) -> Result<Self> {
         let client = cluster::client().await?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
         // Unique among stories and among runs on one cluster.
@@ -71,7 +116,11 @@ impl Story {
             .create(&PostParams::default(), &object)
             .await
             .with_context(|| format!("cannot make namespace {namespace}"))?;
-        Ok(Self { client, namespace })
+        Ok(Self {
+            client,
+            namespace,
+            archives: Archives::of(kind),
+        })
     }
 
     /// The story's objects of one kind.

@@ -228,7 +228,11 @@ fn same(tool: &str, left: &[String], right: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// The files below a storage volume's root whose names end in `ending`, sorted, relative to it.
+/// What the S3 server keeps for itself beside a bucket's objects: uploads that are not finished.
+const UNFINISHED: &str = ".sgwtmp";
+
+/// The files below the root of a storage volume or a bucket whose names end in `ending`, sorted, relative
+/// to it.
 pub fn stored(storage: &Path, ending: &str) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut folders = vec![storage.to_path_buf()];
@@ -236,6 +240,9 @@ pub fn stored(storage: &Path, ending: &str) -> Result<Vec<PathBuf>> {
         for entry in fs::read_dir(&folder)? {
             let entry = entry?;
             let path = entry.path();
+            if entry.file_name() == UNFINISHED {
+                continue;
+            }
             if entry.file_type()?.is_dir() {
                 folders.push(path);
             } else if path.to_string_lossy().ends_with(ending) {
@@ -245,6 +252,15 @@ pub fn stored(storage: &Path, ending: &str) -> Result<Vec<PathBuf>> {
     }
     found.sort();
     Ok(found)
+}
+
+/// Files of the uploads to a bucket that have begun and are not finished; none in a storage volume.
+pub fn unfinished(storage: &Path) -> Result<Vec<PathBuf>> {
+    let folder = storage.join(UNFINISHED);
+    if !folder.exists() {
+        return Ok(Vec::new());
+    }
+    stored(&folder, "")
 }
 
 /// The archives of any format in a storage volume, relative to its root.

@@ -5,10 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::events::v1::Event;
 use kube::runtime::wait::{Condition, await_condition};
+use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -84,12 +87,22 @@ pub async fn until_stored_begins(storage: &Path) -> Result<()> {
     until("the backup to write", || {
         let all = tree::stored(storage, "")?;
         let temporary = |path: &PathBuf| path.to_string_lossy().contains("/.tidelock-");
-        Ok(all.iter().any(temporary))
+        Ok(all.iter().any(temporary) || !tree::unfinished(storage)?.is_empty())
     })
     .await
 }
 
 impl Story {
+    /// Waits for an Event of this reason; its note.
+    pub async fn wait_event(&self, reason: &str) -> Result<String> {
+        let of_reason = watcher::Config::default().fields(&format!("reason={reason}"));
+        let told = watcher(self.api::<Event>(), of_reason).applied_objects();
+        let mut told = std::pin::pin!(told.filter_map(|event| std::future::ready(event.ok())));
+        let next = tokio::time::timeout(DEADLINE, told.next()).await;
+        let event = next.with_context(|| format!("no Event {reason} comes"))?;
+        Ok(event.and_then(|event| event.note).unwrap_or_default())
+    }
+
     /// Waits until `condition` says yes about the object `name`, and returns it as it is then.
     /// `what` ends the sentence "waited for Backup x …".
     ///

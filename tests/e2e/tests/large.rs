@@ -1,14 +1,16 @@
-//! Two million files, each in a folder of its own, through a small mover.
+//! A great deal of data through a small mover: two million files, each in a folder of its own, and one
+//! file that is larger than any memory.
 
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
-use serde_json::json;
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
 use tidelock_api::{Backup, Phase, Restore};
+use tidelock_e2e::cluster::run;
 use tidelock_e2e::outcome::{completed, restored};
-use tidelock_e2e::{Story, tell};
+use tidelock_e2e::{Story, tell, tell_in_a_bucket};
 
 /// Folders of folders, and folders with one file in each of these.
 const GROUPS: usize = 1_000;
@@ -59,6 +61,47 @@ fn is_end(phase: Option<Phase>) -> Option<bool> {
     Some(matches!(phase?, Phase::Completed | Phase::Failed))
 }
 
+/// A mover with one processor and so much memory.
+fn small(memory: &str) -> Value {
+    json!({"resources": {
+        "requests": {"cpu": "1", "memory": memory},
+        "limits": {"cpu": "1", "memory": memory},
+    }})
+}
+
+/// Backs up the claim `data` and restores it to `target` through `mover`, and tells how long it takes and
+/// how much memory; the files and bytes that were backed up.
+async fn there_and_back(story: &Story, mover: &Value) -> Result<(i64, i64)> {
+    let started = Instant::now();
+    story.backup("now", json!({"mover": mover})).await?;
+    let ended = |backup: &Backup| is_end(backup.status.as_ref()?.phase);
+    let backup = story
+        .wait_longer_for(DEADLINE, "now", "to end", ended)
+        .await?;
+    completed(&backup)?;
+    let size = backup.status.and_then(|status| status.size);
+    let size = size.context("no size")?;
+    println!(
+        "saved and read back in {} s, {}",
+        started.elapsed().as_secs(),
+        peak(story, "now-backup")?
+    );
+    let started = Instant::now();
+    let spec = json!({"backupName": "now", "targetPVC": "target", "mover": mover});
+    story.make::<Restore>("back", spec).await?;
+    let ended = |restore: &Restore| is_end(restore.status.as_ref()?.phase);
+    let restore = story
+        .wait_longer_for(DEADLINE, "back", "to end", ended)
+        .await?;
+    restored(&restore)?;
+    println!(
+        "restored in {} s, {}",
+        started.elapsed().as_secs(),
+        peak(story, "back-restore")?
+    );
+    Ok((size.files, size.stored_bytes))
+}
+
 #[tokio::test]
 async fn two_million_files_fit_through_one_processor_and_128_mebibytes() -> Result<()> {
     tell("large", |story| async move {
@@ -66,42 +109,36 @@ async fn two_million_files_fit_through_one_processor_and_128_mebibytes() -> Resu
         let target = story.volume("target").await?;
         story.volume("backup-storage").await?;
         fill(&data)?;
-        let small = json!({"resources": {
-            "requests": {"cpu": "1", "memory": "128Mi"},
-            "limits": {"cpu": "1", "memory": "128Mi"},
-        }});
-        let started = Instant::now();
-        story.backup("now", json!({"mover": small})).await?;
-        let ended = |backup: &Backup| is_end(backup.status.as_ref()?.phase);
-        let backup = story
-            .wait_longer_for(DEADLINE, "now", "to end", ended)
-            .await?;
-        completed(&backup)?;
-        let size = backup.status.and_then(|status| status.size);
-        ensure!(
-            size.is_some_and(|size| usize::try_from(size.files).ok() == Some(GROUPS * FOLDERS))
-        );
-        println!(
-            "saved and read back in {} s, {}",
-            started.elapsed().as_secs(),
-            peak(&story, "now-backup")?
-        );
-        let started = Instant::now();
-        let spec = json!({"backupName": "now", "targetPVC": "target", "mover": small});
-        story.make::<Restore>("back", spec).await?;
-        let ended = |restore: &Restore| is_end(restore.status.as_ref()?.phase);
-        let restore = story
-            .wait_longer_for(DEADLINE, "back", "to end", ended)
-            .await?;
-        restored(&restore)?;
-        println!(
-            "restored in {} s, {}",
-            started.elapsed().as_secs(),
-            peak(&story, "back-restore")?
-        );
+        let (files, _) = there_and_back(&story, &small("128Mi")).await?;
+        ensure!(usize::try_from(files).ok() == Some(GROUPS * FOLDERS));
         let whole = count(&target)?;
         ensure!(whole == GROUPS * FOLDERS, "{whole} files came back whole");
         Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn four_gibibytes_go_to_a_bucket_and_back_through_96_mebibytes() -> Result<()> {
+    tell_in_a_bucket("large-bucket", |story| async move {
+        let data = story.volume("data").await?;
+        let target = story.volume("target").await?;
+        story.backup_storage().await?;
+        // Nothing of it compresses, so that the archive is as large.
+        let file = data.join("noise.bin");
+        run(
+            "sh",
+            &[
+                "-ec",
+                &format!("head -c 4G /dev/urandom > '{}'", file.display()),
+            ],
+        )?;
+        let mut mover = small("96Mi");
+        mover["resources"]["limits"]["cpu"] = json!("2");
+        let (_, stored) = there_and_back(&story, &mover).await?;
+        ensure!(stored >= 4 << 30, "{stored} bytes were stored");
+        let back = target.join("noise.bin");
+        run("cmp", &[&file.to_string_lossy(), &back.to_string_lossy()]).map(|_| ())
     })
     .await
 }

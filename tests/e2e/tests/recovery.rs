@@ -32,10 +32,7 @@ async fn shop() -> Result<Story> {
     let object: Namespace = serde_json::from_value(json!({"metadata": {"name": NAMESPACE}}))?;
     let namespaces: Api<Namespace> = Api::all(client.clone());
     namespaces.create(&PostParams::default(), &object).await?;
-    Ok(Story {
-        client,
-        namespace: NAMESPACE.to_owned(),
-    })
+    Ok(Story::in_namespace(client, NAMESPACE))
 }
 
 #[tokio::test]

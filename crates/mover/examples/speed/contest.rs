@@ -31,6 +31,7 @@ impl Peer {
             Self::Zstd | Self::ZstdT0 => ("zstd", found("zstd")),
             Self::Restic => ("restic", given(&arguments.restic)),
             Self::Kopia => ("kopia", given(&arguments.kopia)),
+            Self::Rclone => ("rclone", given(&arguments.rclone)),
         };
         if path.is_none() {
             eprintln!("{name} is not there, and takes no part");
@@ -120,6 +121,7 @@ impl<'a> Session<'a> {
                 archive_bytes,
                 turns,
                 limits: self.limits(place, contestant, cache)?,
+                requests: place.requests(contestant)?,
             });
         }
         let rows: Vec<&Record> = records.iter().collect();

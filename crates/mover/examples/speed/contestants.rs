@@ -42,6 +42,8 @@ pub(crate) enum Peer {
     ZstdT0,
     Restic,
     Kopia,
+    /// rclone, which carries what `tar` and a compressor make to a bucket and back.
+    Rclone,
 }
 
 /// What a backup makes, and other contests read.
@@ -53,6 +55,22 @@ pub(crate) enum Store {
     File(&'static str),
     /// A repository in a folder below `$OUT`.
     Repository(&'static str),
+    /// The mover's objects in the bucket.
+    Bucket,
+    /// An object in the bucket.
+    Object(&'static str),
+}
+
+impl Store {
+    /// Whether it is in the bucket.
+    pub(crate) fn is_in_bucket(self) -> bool {
+        matches!(self, Self::Bucket | Self::Object(_))
+    }
+
+    /// Whether the mover makes it.
+    pub(crate) fn is_movers(self) -> bool {
+        matches!(self, Self::Mover | Self::Bucket)
+    }
 }
 
 impl Contestant {
@@ -71,6 +89,10 @@ pub(crate) fn all(contest: Contest, format: Format) -> &'static [Contestant] {
         (Contest::Restore, Format::TarZst) => ZSTD_RESTORES,
         (Contest::OneFile, Format::TarGz) => GZIP_SINGLES,
         (Contest::OneFile, Format::TarZst) => ZSTD_SINGLES,
+        (Contest::Upload, Format::TarGz) => GZIP_UPLOADS,
+        (Contest::Upload, Format::TarZst) => ZSTD_UPLOADS,
+        (Contest::Download, Format::TarGz) => GZIP_DOWNLOADS,
+        (Contest::Download, Format::TarZst) => ZSTD_DOWNLOADS,
     }
 }
 
@@ -152,6 +174,28 @@ macro_rules! packed {
     };
 }
 
+macro_rules! sent {
+    ($by:literal, $object:literal) => {
+        concat!(
+            "{ tar -C \"$SOURCE\" -cf - . || [ $? -eq 1 ]; } | ",
+            $by,
+            " | \"$RCLONE\" rcat \":s3:backups/",
+            $object,
+            "\""
+        )
+    };
+}
+
+macro_rules! fetched {
+    ($by:literal) => {
+        concat!(
+            "\"$RCLONE\" cat \":s3:backups/$OBJECT\" | ",
+            $by,
+            " | tar -C \"$TARGET\" -xpf - && sync -f \"$TARGET\""
+        )
+    };
+}
+
 macro_rules! unpacked {
     ($by:literal) => {
         unpacked!($by, "")
@@ -171,8 +215,21 @@ const SAVING_AND_READING_BACK: Contestant = Contestant {
     peer: Some(Peer::ReadBack),
     ..saving(READING_BACK, |place| place.backup(VerificationLevel::Full))
 };
-const RESTORING: Contestant = restoring(|place| place.restore(Vec::new()));
-const TAKING_ONE_FILE: Contestant = restoring(|place| place.restore(vec![NEEDLE.into()]));
+const RESTORING: Contestant = restoring(|place| place.restore(Store::Mover, Vec::new()));
+const TAKING_ONE_FILE: Contestant =
+    restoring(|place| place.restore(Store::Mover, vec![NEEDLE.into()]));
+const UPLOADING: Contestant = Contestant {
+    store: Store::Bucket,
+    ..SAVING
+};
+const UPLOADING_AND_READING_BACK: Contestant = Contestant {
+    store: Store::Bucket,
+    ..SAVING_AND_READING_BACK
+};
+const DOWNLOADING: Contestant = Contestant {
+    store: Store::Bucket,
+    ..restoring(|place| place.restore(Store::Bucket, Vec::new()))
+};
 
 const GZIP_BACKUPS: &[Contestant] = &[
     SAVING,
@@ -195,6 +252,57 @@ const GZIP_BACKUPS: &[Contestant] = &[
         packed!("igzip -3", "igzip.tgz"),
         "igzip.tgz",
     ),
+];
+
+const fn sending(name: &'static str, script: &'static str, object: &'static str) -> Contestant {
+    Contestant {
+        store: Store::Object(object),
+        makes: true,
+        ..reading(name, Peer::Rclone, script)
+    }
+}
+
+const fn fetching(name: &'static str, script: &'static str) -> Contestant {
+    Contestant {
+        store: Store::Bucket,
+        ..reading(name, Peer::Rclone, script)
+    }
+}
+
+const GZIP_UPLOADS: &[Contestant] = &[
+    UPLOADING,
+    UPLOADING_AND_READING_BACK,
+    sending(
+        "tar | pigz -6 | rclone rcat",
+        sent!("pigz -6", "pigz.tgz"),
+        "pigz.tgz",
+    ),
+    sending(
+        "tar | igzip -3 | rclone rcat",
+        sent!("igzip -3", "igzip.tgz"),
+        "igzip.tgz",
+    ),
+];
+
+const GZIP_DOWNLOADS: &[Contestant] = &[
+    DOWNLOADING,
+    fetching("rclone cat | unpigz | tar", fetched!("unpigz -c")),
+    fetching("rclone cat | igzip -d | tar", fetched!("igzip -dc")),
+];
+
+const ZSTD_UPLOADS: &[Contestant] = &[
+    UPLOADING,
+    UPLOADING_AND_READING_BACK,
+    sending(
+        "tar | zstd -T0 -3 | rclone rcat",
+        sent!("zstd -q -T0 -3", "zstd.tzst"),
+        "zstd.tzst",
+    ),
+];
+
+const ZSTD_DOWNLOADS: &[Contestant] = &[
+    DOWNLOADING,
+    fetching("rclone cat | zstd -d | tar", fetched!("zstd -q -dc")),
 ];
 
 const GZIP_RESTORES: &[Contestant] = &[

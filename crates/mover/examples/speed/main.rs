@@ -6,6 +6,7 @@
 //! root, to empty the page cache. What a session measures can be chosen; with `--json` results of
 //! several sessions come together in a file, of which `cargo xtask generate` makes tables.
 
+mod bucket;
 mod contest;
 mod contestants;
 mod machine;
@@ -23,6 +24,7 @@ use tidelock_benchmarks::{Cache, Contest, Format};
 use tidelock_mover::{Progress, run_request};
 use tidelock_protocol::{Outcome, Request};
 
+use crate::bucket::Bucket;
 use crate::contest::Session;
 use crate::contestants::Peer;
 use crate::place::{Place, content_bytes, remove};
@@ -69,6 +71,9 @@ struct Arguments {
     /// The program kopia; without it, kopia does not take part.
     #[arg(long)]
     kopia: Option<PathBuf>,
+    /// The program rclone; without it, rclone does not take part.
+    #[arg(long)]
+    rclone: Option<PathBuf>,
     /// A file that results are added to, in place of what it holds of the same.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -132,9 +137,15 @@ fn measure(session: &Session, name: &str, source: &Path, contests: &[Contest]) -
             format,
             restic: arguments.restic.clone(),
             kopia: arguments.kopia.clone(),
+            rclone: arguments.rclone.clone(),
+            bucket: Bucket::of(&arguments.dir, contests)?,
         };
         place.clear()?;
         for contest in contests {
+            let is_in_bucket = matches!(contest, Contest::Upload | Contest::Download);
+            if is_in_bucket && place.bucket.is_none() {
+                continue;
+            }
             if *contest == Contest::OneFile && !source.join(NEEDLE).exists() {
                 eprintln!("{name} has no file {NEEDLE} to take out");
                 continue;

@@ -1,5 +1,6 @@
 //! Where it is measured: a tree, what is made of it, and how a contestant runs there.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use tidelock_protocol::{
     RestoreTask, RunId, StorageTarget, Task, VerificationLevel,
 };
 
+use crate::bucket::{Bucket, PREFIX};
 use crate::contestants::{self, Contestant, Run, Store};
 use crate::trees::NEEDLE;
 use crate::{CHILD_ENV, PROFILE_ENV};
@@ -29,6 +31,10 @@ pub(crate) struct Place {
     /// Where restic and kopia are, when they are.
     pub(crate) restic: Option<PathBuf>,
     pub(crate) kopia: Option<PathBuf>,
+    /// The same of rclone.
+    pub(crate) rclone: Option<PathBuf>,
+    /// Where there is one.
+    pub(crate) bucket: Option<Bucket>,
 }
 
 /// What one run took.
@@ -65,8 +71,8 @@ impl Place {
         }))
     }
 
-    pub(crate) fn restore(&self, paths: Vec<String>) -> Result<Task> {
-        let report: (String, i64) = serde_json::from_slice(&fs::read(self.report())?)?;
+    pub(crate) fn restore(&self, store: Store, paths: Vec<String>) -> Result<Task> {
+        let report: (String, i64) = serde_json::from_slice(&fs::read(self.report(store))?)?;
         Ok(Task::Restore(RestoreTask {
             identities_path: None,
             target_path: text(&self.target),
@@ -89,7 +95,11 @@ impl Place {
         if contestant.makes || self.store(contestant.store).exists() {
             return Ok(());
         }
-        let makers = contestants::all(Contest::Backup, self.format);
+        let made_by = match contestant.store.is_in_bucket() {
+            true => Contest::Upload,
+            false => Contest::Backup,
+        };
+        let makers = contestants::all(made_by, self.format);
         let maker = makers.iter().find(|maker| maker.store == contestant.store);
         let maker =
             maker.with_context(|| format!("nobody makes what {} reads", contestant.name))?;
@@ -126,6 +136,29 @@ impl Place {
 
     /// Runs a contestant and measures it.
     pub(crate) fn run(&self, contestant: &Contestant, profile: bool) -> Result<Used> {
+        self.run_at(contestant, profile, self.endpoint())
+    }
+
+    /// What is asked of the bucket by a run that is not measured.
+    pub(crate) fn requests(&self, contestant: &Contestant) -> Result<BTreeMap<String, u64>> {
+        let Some(bucket) = self
+            .bucket
+            .as_ref()
+            .filter(|_| contestant.store.is_in_bucket())
+        else {
+            return Ok(BTreeMap::new());
+        };
+        self.clear_for(contestant)?;
+        let counter = bucket.counter();
+        self.run_at(contestant, false, &counter.endpoint())?;
+        Ok(counter.counted())
+    }
+
+    fn endpoint(&self) -> &str {
+        self.bucket.as_ref().map_or("", Bucket::endpoint)
+    }
+
+    fn run_at(&self, contestant: &Contestant, profile: bool, endpoint: &str) -> Result<Used> {
         let costs = self.out.join("costs");
         // Its own process lies between this one, whose memory a child would begin with, and theirs.
         let mut command = Command::new("time");
@@ -133,11 +166,12 @@ impl Place {
         match &contestant.run {
             Run::Shell(script) => {
                 command.args(["bash", "-o", "pipefail", "-c", script]);
-                self.variables(&mut command, contestant.store);
+                self.variables(&mut command, contestant.store, endpoint);
             }
             Run::Mover(task) => {
                 command.arg(std::env::current_exe()?);
-                command.env(CHILD_ENV, self.request(task(self)?)?);
+                let request = self.request(task(self)?, contestant.store, endpoint)?;
+                command.env(CHILD_ENV, request);
                 if profile {
                     command.env(PROFILE_ENV, "1");
                 }
@@ -150,8 +184,8 @@ impl Place {
         let seconds = start.elapsed().as_secs_f64();
         let log = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(output.status.success(), "{}: {log}", contestant.name);
-        if contestant.makes && contestant.store == Store::Mover {
-            fs::write(self.report(), &output.stdout)?;
+        if contestant.makes && contestant.store.is_movers() {
+            fs::write(self.report(contestant.store), &output.stdout)?;
         }
         let (cpu_seconds, peak_memory_kib) = costs_of(&fs::read_to_string(&costs)?)?;
         Ok(Used {
@@ -170,8 +204,10 @@ impl Place {
     /// How many of them are the mover's archive, where it is the mover's store.
     pub(crate) fn archived(&self, store: Store) -> Result<Option<u64>> {
         match store {
-            Store::Mover => content_bytes(&self.archive()).map(Some),
-            Store::File(_) | Store::Repository(_) => Ok(None),
+            Store::Mover | Store::Bucket => {
+                content_bytes(&self.root_of(store).join(self.archive())).map(Some)
+            }
+            Store::File(_) | Store::Repository(_) | Store::Object(_) => Ok(None),
         }
     }
 
@@ -179,21 +215,26 @@ impl Place {
     fn script(&self, script: &str, store: Store) -> Result<()> {
         let mut shell = Command::new("bash");
         shell.args(["-o", "pipefail", "-c", script]);
-        self.variables(&mut shell, store);
+        self.variables(&mut shell, store, self.endpoint());
         let output = shell.output()?;
         let error = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "`{script}`: {error}");
         Ok(())
     }
 
-    fn variables(&self, command: &mut Command, store: Store) {
+    fn variables(&self, command: &mut Command, store: Store, endpoint: &str) {
+        if let Some(bucket) = &self.bucket {
+            bucket.variables(command, endpoint);
+        }
         let absent = PathBuf::new();
         command
             .env("SOURCE", &self.source)
             .env("OUT", &self.out)
             .env("TARGET", &self.target)
             .env("NEEDLE", NEEDLE)
-            .env("ARCHIVE", self.archive())
+            .env("ARCHIVE", self.out.join(self.archive()))
+            .env("OBJECT", Path::new(PREFIX).join(self.archive()))
+            .env("RCLONE", self.rclone.as_ref().unwrap_or(&absent))
             .env("STORE", self.store(store))
             .env("RESTIC", self.restic.as_ref().unwrap_or(&absent))
             .env("RESTIC_REPOSITORY", self.out.join("restic"))
@@ -208,25 +249,44 @@ impl Place {
     }
 
     fn store(&self, store: Store) -> PathBuf {
-        self.out.join(match store {
-            Store::Mover => "bench",
-            Store::File(name) | Store::Repository(name) => name,
+        self.root_of(store).join(match store {
+            Store::Mover | Store::Bucket => "bench",
+            Store::File(name) | Store::Repository(name) | Store::Object(name) => name,
         })
     }
 
-    fn archive(&self) -> PathBuf {
-        self.out.join(match self.format {
+    /// The folder that the names of a store are in.
+    fn root_of(&self, store: Store) -> PathBuf {
+        match (store, &self.bucket) {
+            (Store::Bucket, Some(bucket)) => bucket.folder().join(PREFIX),
+            (Store::Object(_), Some(bucket)) => bucket.folder(),
+            _ => self.out.clone(),
+        }
+    }
+
+    /// The mover's archive, below the root of its store.
+    fn archive(&self) -> &'static str {
+        match self.format {
             Format::TarGz => "bench/data/speed.tar.gz",
             Format::TarZst => "bench/data/speed.tar.zst",
-        })
+        }
     }
 
     /// What the mover said of the archive that it made last.
-    fn report(&self) -> PathBuf {
-        self.out.join("report.json")
+    fn report(&self, store: Store) -> PathBuf {
+        self.out.join(match store {
+            Store::Bucket => "report-of-bucket.json",
+            _ => "report.json",
+        })
     }
 
-    fn request(&self, task: Task) -> Result<String> {
+    fn request(&self, task: Task, store: Store, endpoint: &str) -> Result<String> {
+        let storage = match (&self.bucket, store) {
+            (Some(bucket), Store::Bucket) => bucket.target(endpoint),
+            _ => StorageTarget::Directory {
+                path: text(&self.out),
+            },
+        };
         let request = Request {
             version: PROTOCOL_VERSION,
             run: RunId {
@@ -234,9 +294,7 @@ impl Place {
                 name: "speed".into(),
                 uid: UID.into(),
             },
-            storage: StorageTarget::Directory {
-                path: text(&self.out),
-            },
+            storage,
             limits: Default::default(),
             stall_timeout_seconds: None,
             task,

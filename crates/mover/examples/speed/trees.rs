@@ -43,7 +43,7 @@ impl Shape {
     /// What is measured with it.
     pub fn contests(self) -> &'static [Contest] {
         match self {
-            Self::X => &[Contest::OneFile],
+            Self::X => &[Contest::OneFile, Contest::Upload, Contest::Download],
             _ => Contest::value_variants(),
         }
     }

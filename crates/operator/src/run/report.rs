@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use tidelock_core::text;
-use tidelock_protocol::{Done, Failure, FailureReason, Outcome, Report};
+use tidelock_protocol::{Done, Failure, FailureReason, Outcome, Report, STORAGE_PATH};
 
 use crate::context::Context;
 use crate::convert;
@@ -176,10 +176,19 @@ pub async fn of_failure(ctx: &Context, job: &Job, run_uid: &str) -> Result<RunFa
 
 /// What helps a mover that was denied something because it was not root.
 fn advice_on_user(reason: FailureReason, pod: &Pod) -> Option<String> {
-    let user = pod.spec.as_ref()?.security_context.as_ref()?.run_as_user?;
+    let spec = pod.spec.as_ref()?;
+    let user = spec.security_context.as_ref()?.run_as_user?;
+    let mounts = spec
+        .containers
+        .iter()
+        .flat_map(|c| c.volume_mounts.iter().flatten());
+    let has_storage = mounts
+        .map(|mount| &mount.mount_path)
+        .any(|path| path == STORAGE_PATH);
     let what = match reason {
         FailureReason::SourceUnreadable => "that may read all files of the volume",
-        FailureReason::StorageDenied => "that may write to the storage volume",
+        // A bucket does not ask for users.
+        FailureReason::StorageDenied if has_storage => "that may write to the storage volume",
         FailureReason::TargetUnwritable => "that owns the files and the root of the target",
         _ => return None,
     };
@@ -280,6 +289,26 @@ mod tests {
             "ownerReferences": owner,
         }}))
         .unwrap()
+    }
+
+    #[test]
+    fn users_are_spoken_of_where_a_volume_asks_for_them_and_not_a_bucket() {
+        let pod = |user: i64, mounted: &str| -> Pod {
+            serde_json::from_value(json!({"spec": {
+                "securityContext": {"runAsUser": user},
+                "containers": [{
+                    "name": "mover",
+                    "volumeMounts": [{"name": "it", "mountPath": mounted}],
+                }],
+            }}))
+            .unwrap()
+        };
+        let denied = |pod: Pod| advice_on_user(FailureReason::StorageDenied, &pod);
+        assert!(denied(pod(1000, STORAGE_PATH)).is_some_and(|told| told.contains("user 1000")));
+        assert_eq!(denied(pod(0, STORAGE_PATH)), None);
+        assert_eq!(denied(pod(1000, "/credentials")), None);
+        let unreadable = advice_on_user(FailureReason::SourceUnreadable, &pod(1000, "/source"));
+        assert!(unreadable.is_some());
     }
 
     #[test]

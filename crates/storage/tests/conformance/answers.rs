@@ -2,7 +2,7 @@
 
 use tidelock_storage::{Bucket, BucketConfig, ErrorClass, StorageError};
 
-use crate::s3::{fresh_prefix, server, write_secret};
+use tidelock_test_s3::{fresh_prefix, server, write_secret};
 
 fn refused(change: impl FnOnce(&mut BucketConfig)) -> (ErrorClass, String) {
     let server = server();

@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use tidelock_storage::{Bucket, Composition, ErrorClass, ObjectInfo, Storage, StorageError};
 
-use crate::proxy::{Fault, Proxy, Request};
-use crate::s3::{self, Server};
 use crate::{KEY, keys, read};
+use tidelock_test_s3::{self as s3, Fault, Proxy, Request, Server};
 
 const PASSING: [Fault; 4] = [
     Fault::Reset,

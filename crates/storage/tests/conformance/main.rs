@@ -7,8 +7,6 @@
 
 mod answers;
 mod faults;
-mod proxy;
-mod s3;
 mod uploads;
 
 use std::io::{Read, Write};
@@ -16,6 +14,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use tidelock_storage::{Bucket, Directory, ErrorClass, Storage};
+use tidelock_test_s3 as s3;
 
 const KEY: &str = "shop/data/nightly.tar.gz";
 

@@ -9,7 +9,7 @@ use tidelock_e2e::outcome::{
 };
 use tidelock_e2e::pods::kill_processes;
 use tidelock_e2e::wait::until_written;
-use tidelock_e2e::{tell, tree};
+use tidelock_e2e::{tell, tell_on_each_storage, tree};
 
 /// How the mover of a pod ended.
 fn end_of(pod: &Pod) -> Option<(i32, String)> {
@@ -21,9 +21,9 @@ fn end_of(pod: &Pod) -> Option<(i32, String)> {
 
 #[tokio::test]
 async fn a_mover_that_is_killed_is_replaced_and_leaves_one_backup() -> Result<()> {
-    tell("mover-killed", |story| async move {
+    tell_on_each_storage("mover-killed", |story| async move {
         let data = story.volume("data").await?;
-        let storage = story.volume("backup-storage").await?;
+        let storage = story.backup_storage().await?;
         tree::fill_sample(&data)?;
         tree::long_read(&data, 2)?;
         story.backup("now", json!({})).await?;
@@ -45,10 +45,10 @@ async fn a_mover_that_is_killed_is_replaced_and_leaves_one_backup() -> Result<()
 
 #[tokio::test]
 async fn a_mover_that_is_killed_while_it_restores_is_replaced_and_restores_all() -> Result<()> {
-    tell("restore-killed", |story| async move {
+    tell_on_each_storage("restore-killed", |story| async move {
         let data = story.volume("data").await?;
         let target = story.volume("target").await?;
-        story.volume("backup-storage").await?;
+        story.backup_storage().await?;
         tree::fill_sample(&data)?;
         tree::long_read(&data, 2)?;
         story.backup("now", json!({})).await?;

@@ -44,7 +44,7 @@ async fn storage_that_is_full_at_any_block_fails_the_backup_and_keeps_nothing_of
                 break;
             }
             let failure = backup_failure(&backup)?;
-            let words = ["No space left on device", "enlarge the storage volume"];
+            let words = ["No space left on device", "enlarge the storage"];
             says(failure, "StorageFull", &words)?;
             stages.extend(STAGES.iter().filter(|end| failure.message.contains(**end)));
             let stored = tree::stored(&storage.volume(), "")?;
@@ -95,7 +95,7 @@ async fn storage_that_fills_up_while_the_archive_is_written_keeps_nothing_of_it(
         story.backup("now", json!({})).await?;
         until_stored_begins(&storage.volume()).await?;
         let backup = story.wait_backup("now").await?;
-        let words = ["No space left on device", "enlarge the storage volume"];
+        let words = ["No space left on device", "enlarge the storage"];
         says(backup_failure(&backup)?, "StorageFull", &words)?;
         let left = tree::stored(&storage.volume(), "")?;
         ensure!(left.is_empty(), "{left:?} stayed behind");
@@ -119,7 +119,7 @@ async fn read_only_storage_fails_the_backup_and_is_called_so() -> Result<()> {
         run("mount", &["-o", "remount,ro", &at])?;
         story.backup("now", json!({})).await?;
         let backup = story.wait_backup("now").await?;
-        let words = ["Read-only file system", "make the storage volume writable"];
+        let words = ["Read-only file system", "a volume has to be writable"];
         says(backup_failure(&backup)?, "StorageDenied", &words)?;
         // What was stored before can still be restored: that takes no write.
         restores(&story, "before").await?;
@@ -142,7 +142,7 @@ async fn storage_that_turns_read_only_during_a_run_fails_it_and_later_runs_work(
         until_stored_begins(&storage.volume()).await?;
         storage.fail_to_read_only()?;
         let backup = story.wait_backup("now").await?;
-        let words = ["Read-only file system", "make the storage volume writable"];
+        let words = ["Read-only file system", "a volume has to be writable"];
         says(backup_failure(&backup)?, "StorageDenied", &words)?;
         let manifests = tree::stored(&storage.volume(), ".manifest.json")?;
         ensure!(manifests.is_empty(), "{manifests:?} without a backup");

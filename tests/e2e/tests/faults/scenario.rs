@@ -92,7 +92,7 @@ impl Scenario {
 
     /// Makes what is there before; the operator is at work. Whether it had anything to do.
     pub async fn settle(self, story: &Story) -> Result<bool> {
-        let storage = story.volume("backup-storage").await?;
+        let storage = story.backup_storage().await?;
         anyhow::ensure!(storage.is_dir());
         match self {
             Self::Backup => {
@@ -125,7 +125,7 @@ impl Scenario {
                     .backup("waits", json!({"policyRef": "nightly"}))
                     .await?;
                 phase(story, "waits", Phase::Pending).await?;
-                story.restore("ended", "nothing", "backup-storage").await?;
+                story.restore("ended", "nothing", "nowhere").await?;
                 restore_phase(story, "ended", Phase::Failed).await?;
             }
             Self::Retention | Self::Misdated => {
@@ -256,7 +256,8 @@ impl Scenario {
                 story.backup("now", json!({})).await?;
             }
             Self::Discovered => {
-                let spec = json!({"pvc": {"claimName": "backup-storage"}, "discover": true});
+                let mut spec = story.archives.spec()?;
+                spec["discover"] = json!(true);
                 story.make::<BackupStorage>("offsite", spec).await?;
             }
             Self::Misdated => {

@@ -55,8 +55,8 @@ impl World {
     /// With nothing in it; `story` lends its namespace to what is added later.
     pub fn new(story: &Story) -> Self {
         let own = (0..NAMESPACES).map(|number| Story {
-            client: story.client.clone(),
             namespace: format!("{}-{number:02}", story.namespace),
+            ..story.clone()
         });
         Self {
             client: story.client.clone(),

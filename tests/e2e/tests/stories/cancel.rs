@@ -9,15 +9,15 @@ use serde_json::json;
 use tidelock_api::{Backup, Restore};
 use tidelock_e2e::cluster::run;
 use tidelock_e2e::pods::{pause_in_replace, resume};
-use tidelock_e2e::{Story, tell, tree, wait};
+use tidelock_e2e::{Story, tell, tell_on_each_storage, tree, wait};
 
 use crate::support::{backup_failure, completed, long_read, restore_failure, restored, says};
 
 #[tokio::test]
 async fn a_cancelled_backup_stops_fails_and_leaves_nothing_half_written() -> Result<()> {
-    tell("cancel-backup", |story| async move {
+    tell_on_each_storage("cancel-backup", |story| async move {
         let data = story.volume("data").await?;
-        let storage = story.volume("backup-storage").await?;
+        let storage = story.backup_storage().await?;
         long_read(&data, 200)?;
         story.backup("now", json!({})).await?;
         story.wait_job_pod("now-backup").await?;
@@ -28,6 +28,8 @@ async fn a_cancelled_backup_stops_fails_and_leaves_nothing_half_written() -> Res
         says(backup_failure(&backup)?, "Cancelled", &["spec.cancel"])?;
         let left = tree::stored(&storage, "")?;
         ensure!(left.is_empty(), "{left:?} stayed behind");
+        let unfinished = tree::unfinished(&storage)?;
+        ensure!(unfinished.is_empty(), "{unfinished:?} stayed behind");
         let reasons = story.event_reasons(&backup).await?;
         let failed = reasons.iter().filter(|told| *told == "BackupFailed");
         ensure!(failed.count() == 1, "{reasons:?}");
@@ -60,7 +62,7 @@ async fn a_backup_that_waits_is_cancelled_at_once_and_an_ended_one_stays_as_it_i
 /// A namespace with a completed Backup of a volume that takes long to restore, and a target.
 async fn long_restore(story: &Story) -> Result<(std::path::PathBuf, std::path::PathBuf)> {
     let data = story.volume("data").await?;
-    story.volume("backup-storage").await?;
+    story.backup_storage().await?;
     tree::fill_many(&data, 30_000)?;
     story.backup("now", json!({})).await?;
     completed(&story.wait_backup("now").await?)?;
@@ -77,7 +79,7 @@ fn is_empty(target: &std::path::Path) -> Result<()> {
 
 #[tokio::test]
 async fn a_cancelled_restore_leaves_its_target_empty_and_another_can_be_run() -> Result<()> {
-    tell("cancel-restore", |story| async move {
+    tell_on_each_storage("cancel-restore", |story| async move {
         let (data, target) = long_restore(&story).await?;
         story.slow_restore("back", "now", "target").await?;
         wait::until_written(&target).await?;

@@ -16,6 +16,7 @@ mod progress;
 mod removal;
 mod restores;
 mod sealed;
+mod storage_words;
 mod storages;
 mod support;
 mod tenants;

@@ -6,7 +6,7 @@ use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams};
 use serde_json::json;
 use tidelock_api::{Backup, BackupPolicy};
-use tidelock_e2e::{Story, tell, tree};
+use tidelock_e2e::{Story, tell, tell_on_each_storage, tree};
 
 use crate::support::{completed, jobs_by_kind, next_success};
 
@@ -20,9 +20,9 @@ async fn backups(story: &Story) -> Result<Vec<Backup>> {
 
 #[tokio::test]
 async fn a_policy_fires_at_its_minute_and_keeps_the_newest() -> Result<()> {
-    tell("each-minute", |story| async move {
+    tell_on_each_storage("each-minute", |story| async move {
         let data = story.volume("data").await?;
-        let storage = story.volume("backup-storage").await?;
+        let storage = story.backup_storage().await?;
         tree::write(&data, "file", b"content", 0o644)?;
         let made = story
             .policy(
@@ -73,9 +73,9 @@ async fn a_policy_fires_at_its_minute_and_keeps_the_newest() -> Result<()> {
 #[tokio::test]
 async fn retention_removes_a_batch_with_one_job_and_never_a_backup_that_stands_alone() -> Result<()>
 {
-    tell("retention", |story| async move {
+    tell_on_each_storage("retention", |story| async move {
         let data = story.volume("data").await?;
-        let storage = story.volume("backup-storage").await?;
+        let storage = story.backup_storage().await?;
         tree::write(&data, "file", b"content", 0o644)?;
         story.backup("alone", json!({})).await?;
         story.policy("nightly", "0 0 1 1 *", json!({})).await?;

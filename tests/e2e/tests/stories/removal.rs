@@ -103,19 +103,7 @@ async fn data_that_cannot_be_removed_holds_the_object_and_is_told() -> Result<()
             .api::<Backup>()
             .delete("now", &DeleteParams::default())
             .await?;
-        let events = story.api::<k8s_openapi::api::events::v1::Event>();
-        let told = kube::runtime::watcher(
-            events,
-            kube::runtime::watcher::Config::default().fields("reason=CleanupFailed"),
-        );
-        let told = futures::StreamExt::filter_map(
-            kube::runtime::WatchStreamExt::applied_objects(told),
-            |event| std::future::ready(event.ok()),
-        );
-        let mut told = std::pin::pin!(told);
-        let next = futures::StreamExt::next(&mut told);
-        let event = tokio::time::timeout(tidelock_e2e::wait::DEADLINE, next).await?;
-        let note = event.and_then(|event| event.note).unwrap_or_default();
+        let note = story.wait_event("CleanupFailed").await?;
         ensure!(note.contains("damaged"), "{note}");
         story.api::<Backup>().get("now").await?;
         ensure!(tree::archives(&storage)?.len() == 1);

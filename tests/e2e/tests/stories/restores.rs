@@ -10,14 +10,14 @@ use kube::ResourceExt;
 use kube::api::DeleteParams;
 use serde_json::json;
 use tidelock_api::Restore;
-use tidelock_e2e::{Story, tell, tree};
+use tidelock_e2e::{Story, tell, tell_on_each_storage, tree};
 
 use crate::support::{completed, jobs_by_kind, long_read, restore_failure, restored, says};
 
 /// A namespace with storage, and a completed Backup `now` of the sample tree on the claim `data`.
 async fn with_backup(story: &Story) -> Result<(std::path::PathBuf, std::path::PathBuf)> {
     let data = story.volume("data").await?;
-    let storage = story.volume("backup-storage").await?;
+    let storage = story.backup_storage().await?;
     tree::fill_sample(&data)?;
     story.backup("now", json!({})).await?;
     completed(&story.wait_backup("now").await?)?;
@@ -26,7 +26,7 @@ async fn with_backup(story: &Story) -> Result<(std::path::PathBuf, std::path::Pa
 
 #[tokio::test]
 async fn a_restored_volume_equals_the_source_in_every_respect() -> Result<()> {
-    tell("restore", |story| async move {
+    tell_on_each_storage("restore", |story| async move {
         let (data, _) = with_backup(&story).await?;
         let target = story.volume("restored").await?;
         story.restore("back", "now", "restored").await?;
@@ -167,7 +167,7 @@ async fn refused_once_spoiled(
     reason: &'static str,
     spoil: fn(&Path) -> Result<()>,
 ) -> Result<()> {
-    tell(name, |story| async move {
+    tell_on_each_storage(name, |story| async move {
         let (_, storage) = with_backup(&story).await?;
         let target = story.volume("target").await?;
         spoil(&storage.join(&tree::archives(&storage)?[0]))?;

@@ -165,21 +165,18 @@ async fn found_and_restored(story: &Story, mut spec: Value, root: &Path) -> Resu
     )
 }
 
-/// The one Backup that was found.
+/// The one Backup that was found, once all is found for the spec as it is.
 async fn found(story: &Story) -> Result<Backup> {
-    let api = story.api::<Backup>();
+    let all_found = |storage: &BackupStorage| {
+        let status = storage.status.as_ref()?;
+        let is_current = status.observed_generation == storage.metadata.generation;
+        Some(is_current && (status.backups, status.unknown_archives) == (Some(1), Some(0)))
+    };
+    story.wait_for("offsite", "to find it", all_found).await?;
     let labelled = ListParams::default().labels("tidelock.dev/discovered-in=offsite");
-    let clock = std::time::Instant::now();
-    loop {
-        if let Some(found) = api.list(&labelled).await?.items.pop() {
-            return Ok(found);
-        }
-        ensure!(
-            clock.elapsed() < tidelock_e2e::wait::DEADLINE,
-            "nothing was found"
-        );
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-    }
+    let mut found = story.api::<Backup>().list(&labelled).await?.items;
+    ensure!(found.len() == 1, "{found:?}");
+    found.pop().context("nothing was found")
 }
 
 /// How many archives lie below `root`.

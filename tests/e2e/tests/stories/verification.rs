@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Value, json};
 use tidelock_api::{Backup, BackupPolicy, Restore, VerificationResult};
-use tidelock_e2e::{Story, tell, tree};
+use tidelock_e2e::{Story, tell, tell_on_each_storage, tree};
 
 use crate::support::{completed, restore_failure, restored, says};
 
@@ -44,9 +44,9 @@ fn spoil(path: &Path) -> Result<()> {
 
 #[tokio::test]
 async fn rot_that_is_found_later_is_told_and_such_a_backup_is_not_restored() -> Result<()> {
-    tell("rot", |story| async move {
+    tell_on_each_storage("rot", |story| async move {
         let data = story.volume("data").await?;
-        let storage = story.volume("backup-storage").await?;
+        let storage = story.backup_storage().await?;
         story.volume("target").await?;
         tree::write(&data, "file", &tree::noise(100_000), 0o644)?;
         story.policy("nightly", "0 0 1 1 *", json!({})).await?;
@@ -115,9 +115,9 @@ async fn rot_that_is_found_later_is_told_and_such_a_backup_is_not_restored() -> 
 
 #[tokio::test]
 async fn what_is_whole_in_a_damaged_backup_is_restored_when_a_person_insists() -> Result<()> {
-    tell("insists", |story| async move {
+    tell_on_each_storage("insists", |story| async move {
         let data = story.volume("data").await?;
-        let storage = story.volume("backup-storage").await?;
+        let storage = story.backup_storage().await?;
         story.volume("target").await?;
         // Each is more than one member of the archive.
         for name in ["first", "middle", "third"] {

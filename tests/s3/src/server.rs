@@ -1,7 +1,7 @@
 //! A real S3 server on this host's loopback.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -12,7 +12,8 @@ use tempfile::TempDir;
 use tidelock_storage::{BucketConfig, Composition, Credentials, Encryption};
 
 /// Names the server's program; `make check` builds it and sets this.
-const PROGRAM: &str = "TIDELOCK_S3_SERVER";
+pub const PROGRAM: &str = "TIDELOCK_S3_SERVER";
+/// The bucket that is there.
 pub const BUCKET: &str = "backups";
 const KEY_ID: &str = "AKIDEXAMPLE";
 const SECRET: &str = "secret-of-the-test";
@@ -20,18 +21,25 @@ const SECRET: &str = "secret-of-the-test";
 /// The server and what it keeps.
 pub struct Server {
     child: Child,
+    /// Where it listens.
     pub address: SocketAddr,
     /// Holds the buckets as folders.
-    _root: TempDir,
+    root: TempDir,
+    /// Its keys, as a Secret is mounted.
     pub secret: TempDir,
 }
 
 impl Server {
-    fn start() -> Self {
+    /// Starts one of its own, whose buckets are in the system's folder for what is temporary.
+    pub fn start() -> Self {
+        Self::start_in(tempfile::tempdir().unwrap())
+    }
+
+    /// Starts one whose buckets are in `root`.
+    pub fn start_in(root: TempDir) -> Self {
         let program = std::env::var(PROGRAM).unwrap_or_else(|_| {
             panic!("{PROGRAM} names no S3 server: `make check` builds it and runs these tests")
         });
-        let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join(BUCKET)).unwrap();
         let secret = tempfile::tempdir().unwrap();
         write_secret(secret.path(), KEY_ID, SECRET);
@@ -54,9 +62,19 @@ impl Server {
         Self {
             child,
             address,
-            _root: root,
+            root,
             secret,
         }
+    }
+
+    /// The folder that holds the objects of its bucket.
+    pub fn bucket(&self) -> PathBuf {
+        self.root.path().join(BUCKET)
+    }
+
+    /// Id and secret of its key.
+    pub fn keys(&self) -> (&'static str, &'static str) {
+        (KEY_ID, SECRET)
     }
 
     /// How a part of the server's bucket is reached.

@@ -1,4 +1,4 @@
-//! A proxy that does to requests what networks and stores do.
+//! A proxy before an S3 server that does to requests what networks and stores do.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -25,6 +25,7 @@ pub enum Fault {
 pub struct Request {
     /// Counts from one.
     pub number: usize,
+    /// The method, in capitals.
     pub method: String,
     /// Path and query.
     pub uri: String,
@@ -70,15 +71,20 @@ type Decide = Box<dyn FnMut(&Request) -> Option<Fault> + Send>;
 
 /// Listens until it is dropped.
 pub struct Proxy {
+    /// Where it listens.
     pub address: SocketAddr,
     decide: Arc<Mutex<(usize, Decide)>>,
     ended: Arc<AtomicBool>,
 }
 
 impl Proxy {
-    /// Stands before `server` and does nothing yet.
+    /// Stands before `server`, at a free port of loopback, and does nothing yet.
     pub fn before(server: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::on(TcpListener::bind("127.0.0.1:0").unwrap(), server)
+    }
+
+    /// As [`Self::before`], where `listener` is; it asks the server from the calling thread's network.
+    pub fn on(listener: TcpListener, server: SocketAddr) -> Self {
         let address = listener.local_addr().unwrap();
         let decide: Arc<Mutex<(usize, Decide)>> = Arc::new(Mutex::new((0, Box::new(|_| None))));
         let ended = Arc::new(AtomicBool::new(false));
