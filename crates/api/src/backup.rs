@@ -139,6 +139,9 @@ pub struct StoredArchive {
     /// When the last byte was written (`finishedAt`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion_time: Option<Time>,
+    /// Until when the storage lets nobody remove it (`lockedUntil`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locked_until: Option<Time>,
 }
 
 /// What the operator knows of a backup.
@@ -189,6 +192,9 @@ pub struct BackupStatus {
     /// How much was saved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<SizeStatus>,
+    /// Until when its storage lets nobody remove its data; unset where it is not locked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locked_until: Option<Time>,
     /// `sha256:` and 64 hex digits over the archive as it is stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,

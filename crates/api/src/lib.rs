@@ -36,8 +36,8 @@ pub use restore::{
 
 pub use storage::{
     BackupStorage, BackupStorageSpec, BackupStorageStatus, CaBundle, ClusterBackupStorage,
-    ClusterBackupStorageSpec, CredentialsRef, Encryption, IdentityRef, PvcStorage, S3Storage,
-    ServerSideEncryption,
+    ClusterBackupStorageSpec, CredentialsRef, Encryption, IdentityRef, LockMode, ObjectLock,
+    PvcStorage, S3Storage, ServerSideEncryption,
 };
 
 /// API group of every resource.

@@ -210,6 +210,32 @@ pub struct S3Storage {
     /// Encryption by the store; unset means as the bucket says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_side_encryption: Option<ServerSideEncryption>,
+    /// Locks every backup that is proved, so that nobody removes it before its days are over: not
+    /// retention, which waits, and not who has stolen the key. The bucket must have been made with
+    /// Object Lock. A change holds for new backups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object_lock: Option<ObjectLock>,
+}
+
+/// How long a backup is locked (S3 Object Lock, retention).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectLock {
+    /// Who may take a lock off: with `Governance` who has the right
+    /// `s3:BypassGovernanceRetention`, with `Compliance` nobody, not even who owns the account.
+    pub mode: LockMode,
+    /// For how many days, from the end of the backup on.
+    #[schemars(range(min = 1, max = 36_500))]
+    pub days: u32,
+}
+
+/// Who may take a lock off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub enum LockMode {
+    /// Who has a right of its own to.
+    Governance,
+    /// Nobody.
+    Compliance,
 }
 
 /// A Secret with the keys `accessKeyID` and `secretAccessKey`, and perhaps `sessionToken`.

@@ -97,6 +97,7 @@ pub(crate) fn manifest() -> Manifest {
     };
     Manifest {
         encryption: None,
+        locked_until: None,
         format_version: FORMAT_VERSION,
         codec: Codec::Gzip,
         features: Vec::new(),

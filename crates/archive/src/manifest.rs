@@ -58,6 +58,9 @@ pub struct Manifest {
     /// How archive and index are encrypted; none where they are in clear.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption: Option<Encryption>,
+    /// Until when the store lets nobody remove any of its objects; none where they are not locked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locked_until: Option<Timestamp>,
 }
 
 /// How archive and index are encrypted.

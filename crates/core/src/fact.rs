@@ -8,6 +8,14 @@ use crate::Phase;
 /// differ by as much.
 pub const CLOCK_SLACK: SignedDuration = SignedDuration::from_mins(5);
 
+/// How much later than told a lock of a storage is taken to end: the clock of the storage may differ.
+const LOCK_SLACK: SignedDuration = SignedDuration::from_mins(1);
+
+/// When a storage that locks something `until` then can be asked to remove it.
+pub fn lock_ends(until: Option<Timestamp>) -> Option<Timestamp> {
+    until.map(|until| until.checked_add(LOCK_SLACK).unwrap_or(Timestamp::MAX))
+}
+
 /// What reading a backup back has shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Proof {
@@ -64,6 +72,8 @@ pub struct BackupFact {
     pub storage: String,
     /// How much it holds; none where that is not known.
     pub holdings: Option<Holdings>,
+    /// Until when its storage lets nobody remove it.
+    pub locked_until: Option<Timestamp>,
 }
 
 impl BackupFact {
@@ -101,6 +111,11 @@ impl BackupFact {
         (self.taken(), self.taken_at, &self.name)
     }
 
+    /// Whether its storage does not let go of it yet.
+    pub fn is_locked(&self, now: Timestamp) -> bool {
+        lock_ends(self.locked_until).is_some_and(|end| now < end)
+    }
+
     /// Whether its date lies ahead of `now`, by more than clocks differ.
     pub fn is_ahead(&self, now: Timestamp) -> bool {
         self.taken().duration_since(now) > CLOCK_SLACK
@@ -123,6 +138,7 @@ pub(crate) fn completed(name: &str, second: i64) -> BackupFact {
         suspicious: false,
         storage: "backup-storage".to_owned(),
         holdings: None,
+        locked_until: None,
     }
 }
 

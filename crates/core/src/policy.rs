@@ -2,8 +2,8 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::fact::BackupFact;
-use crate::retention::{Rule, misdated, surplus};
+use crate::fact::{BackupFact, lock_ends};
+use crate::retention::{Rule, locked, misdated, surplus};
 use crate::schedule::Schedule;
 use crate::slots::{self, Skipped};
 
@@ -74,6 +74,11 @@ pub struct PolicyDecision {
     pub misdated: Vec<String>,
     /// Names of the Backups to delete, oldest first.
     pub remove: Vec<String>,
+    /// Names of the Backups that retention would delete, and whose storage does not let go of them
+    /// yet; oldest first.
+    pub locked: Vec<String>,
+    /// When it lets go of the first of them.
+    pub unlocks_at: Option<Timestamp>,
     /// When to look again though nothing happened; none waits for a change.
     pub wake_at: Option<Timestamp>,
 }
@@ -117,8 +122,11 @@ pub fn decide(facts: &PolicyFacts<'_>, now: Timestamp) -> PolicyDecision {
             .map(|backup| backup.name.clone())
             .collect(),
         remove: removals(facts, now),
+        locked: Vec::new(),
+        unlocks_at: None,
         wake_at: None,
     };
+    wait_for_locks(&mut decision, facts, now);
     if facts.suspend {
         return decision;
     }
@@ -129,7 +137,8 @@ pub fn decide(facts: &PolicyFacts<'_>, now: Timestamp) -> PolicyDecision {
         .schedule
         .next_after(now.max(decision.dealt_with_until));
     let latest_look = now.checked_add(LONGEST_SLEEP).unwrap_or(now);
-    decision.wake_at = decision.next.map(|next| next.min(latest_look));
+    let next_look = decision.next.map(|next| next.min(latest_look));
+    decision.wake_at = decision.wake_at.into_iter().chain(next_look).min();
     decision
 }
 
@@ -156,6 +165,18 @@ fn take(decision: &mut PolicyDecision, facts: &PolicyFacts<'_>, slot: Timestamp,
     }
     decision.skipped = slots::skipped(facts.schedule, decision.dealt_with_until, slot);
     decision.dealt_with_until = slot;
+}
+
+/// What is locked goes when its lock ends, whether the policy is suspended by then or not.
+fn wait_for_locks(decision: &mut PolicyDecision, facts: &PolicyFacts<'_>, now: Timestamp) {
+    let locked = facts
+        .keep
+        .map(|rule| locked(facts.backups, rule, now))
+        .unwrap_or_default();
+    let ends = locked.iter().filter_map(|b| lock_ends(b.locked_until));
+    decision.unlocks_at = ends.min();
+    decision.wake_at = decision.unlocks_at;
+    decision.locked = locked.iter().map(|backup| backup.name.clone()).collect();
 }
 
 fn removals(facts: &PolicyFacts<'_>, now: Timestamp) -> Vec<String> {

@@ -2,6 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::fact::lock_ends;
 use crate::run::STOP_PATIENCE;
 
 /// How long after the first deletion a batch is closed; deletions that retention makes together
@@ -59,6 +60,8 @@ pub struct RemovalFacts {
     pub deleted: Timestamp,
     /// The Restore that reads the data, if one does.
     pub held_by: Option<String>,
+    /// Until when the storage lets nobody remove the data.
+    pub locked_until: Option<Timestamp>,
     /// Whether the storage is there; what is wrong with it otherwise.
     pub storage_gone: Option<String>,
     /// Whether the whole namespace is going: no Job can be made in it any more.
@@ -83,6 +86,8 @@ pub enum RemovalDecision {
     Remove(u32),
     /// Wait until what holds it has ended; why.
     Hold(String),
+    /// Wait until its storage lets go of it.
+    Locked(Timestamp),
     /// Wait for the Job, and look again then at the latest: what it waits for may be gone for
     /// good.
     Await(Timestamp),
@@ -125,6 +130,11 @@ pub fn decide(facts: &RemovalFacts, now: Timestamp) -> RemovalDecision {
     }
     if let Some(gone) = &facts.storage_gone {
         return release(gone);
+    }
+    if let Some(end) = lock_ends(facts.locked_until).filter(|end| now < *end)
+        && facts.delete_job != DeleteJob::Active
+    {
+        return RemovalDecision::Locked(end);
     }
     match &facts.delete_job {
         DeleteJob::Done => RemovalDecision::Release(None),
@@ -201,11 +211,32 @@ mod tests {
             active_run: None,
             deleted: at(0),
             held_by: None,
+            locked_until: None,
             storage_gone: None,
             namespace_is_leaving: false,
             batch_since: at(0),
             delete_job: DeleteJob::Absent,
         }
+    }
+
+    #[test]
+    fn data_that_is_locked_is_waited_for_and_nothing_is_tried_before() {
+        let mut locked = RemovalFacts {
+            locked_until: Some(at(10_000)),
+            ..facts()
+        };
+        let until = RemovalDecision::Locked(at(10_060));
+        assert_eq!(decide(&locked, at(5_000)), until);
+        assert_eq!(decide(&locked, at(10_030)), until);
+        assert!(matches!(
+            decide(&locked, at(10_060)),
+            RemovalDecision::Remove(_)
+        ));
+        locked.namespace_is_leaving = true;
+        assert!(matches!(
+            decide(&locked, at(5_000)),
+            RemovalDecision::Release(Some(_))
+        ));
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub enum Verdict {
     TooFewGood,
     /// It is the last one that is known to be whole.
     LastVerified,
+    /// It would go, but its storage does not let go of it yet.
+    Locked,
 }
 
 /// What becomes of each of `backups`, in their order.
@@ -37,6 +39,7 @@ pub enum Verdict {
 /// - What is suspicious, damaged, or unverified where verification is on never counts, so it
 ///   displaces nothing.
 /// - The last verified one stays, whatever `keep_last` says, also when verification is off now.
+/// - What its storage keeps locked stays until the lock ends.
 /// - What is dated in the future neither counts nor goes: a clock that was ahead and was set right
 ///   displaces nothing. See [`misdated`] for what places it.
 ///
@@ -63,6 +66,8 @@ pub fn judge(backups: &[BackupFact], rule: Rule, now: Timestamp) -> Vec<Verdict>
         } else if younger_good >= keep {
             if last_verified.is_some_and(|last| std::ptr::eq(last, backup)) {
                 Verdict::LastVerified
+            } else if backup.is_locked(now) {
+                Verdict::Locked
             } else {
                 Verdict::Goes
             }
@@ -86,14 +91,28 @@ pub fn misdated(backups: &[BackupFact], now: Timestamp) -> impl Iterator<Item = 
 
 /// The Backups that go by [`judge`], oldest first.
 pub fn surplus(backups: &[BackupFact], rule: Rule, now: Timestamp) -> Vec<&BackupFact> {
+    judged_as(Verdict::Goes, backups, rule, now)
+}
+
+/// The Backups that would go were they not locked by their storage, oldest first.
+pub fn locked(backups: &[BackupFact], rule: Rule, now: Timestamp) -> Vec<&BackupFact> {
+    judged_as(Verdict::Locked, backups, rule, now)
+}
+
+fn judged_as(
+    verdict: Verdict,
+    backups: &[BackupFact],
+    rule: Rule,
+    now: Timestamp,
+) -> Vec<&BackupFact> {
     let verdicts = judge(backups, rule, now);
     let judged = backups.iter().zip(verdicts);
-    let mut going: Vec<&BackupFact> = judged
-        .filter(|(_, verdict)| *verdict == Verdict::Goes)
+    let mut found: Vec<&BackupFact> = judged
+        .filter(|(_, own)| *own == verdict)
         .map(|(backup, _)| backup)
         .collect();
-    going.sort_by_key(|backup| backup.age_order());
-    going
+    found.sort_by_key(|backup| backup.age_order());
+    found
 }
 
 #[cfg(test)]
@@ -207,6 +226,29 @@ mod tests {
         assert_eq!(going(&all, keep(2, Standard::Verified)), ["a"]);
         all[2].proof = Proof::Refuted;
         assert!(going(&all, keep(2, Standard::Verified)).is_empty());
+    }
+
+    #[test]
+    fn what_its_storage_locks_stays_until_then_and_is_told_of() {
+        let until = |name, second, until| {
+            let until = Timestamp::from_second(until).ok();
+            with(completed(name, second), |f| f.locked_until = until)
+        };
+        let all = [
+            until("a", 1, NOW - 3_600),
+            until("b", 2, NOW + 3_600),
+            // Ended by this clock, and perhaps not by the storage's.
+            until("c", 3, NOW - 10),
+            completed("d", 4),
+        ];
+        let rule = keep(1, Standard::Verified);
+        assert_eq!(going(&all, rule), ["a"]);
+        let names = |found: Vec<&BackupFact>| -> Vec<String> {
+            found.iter().map(|backup| backup.name.clone()).collect()
+        };
+        assert_eq!(names(locked(&all, rule, now())), ["b", "c"]);
+        let all_kept = keep(4, Standard::Verified);
+        assert!(locked(&all, all_kept, now()).is_empty());
     }
 
     #[test]

@@ -211,6 +211,7 @@ impl World {
             suspicious: !fails && suspicion.is_some(),
             storage: "backup-storage".to_owned(),
             holdings: (!fails).then_some(holdings),
+            locked_until: None,
         };
         let came_to = if fails { "failed" } else { state(&fact) };
         self.news.push(format!("backup {came_to}"));
@@ -371,6 +372,7 @@ fn words(verdict: Verdict) -> &'static str {
         Verdict::Counts => "counted",
         Verdict::TooFewGood => "uncounted, too few good ones are younger",
         Verdict::LastVerified => "kept as the last one known to be whole",
+        Verdict::Locked => "locked",
     }
 }
 

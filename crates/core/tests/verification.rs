@@ -34,6 +34,7 @@ fn stored(name: &str, second: i64, proved_second: Option<i64>) -> BackupFact {
         suspicious: false,
         storage: "backup-storage".to_owned(),
         holdings: None,
+        locked_until: None,
     }
 }
 

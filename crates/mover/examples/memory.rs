@@ -118,6 +118,7 @@ fn measure_shape(arguments: &Arguments, shape: Shape) -> anyhow::Result<u64> {
         &dir,
         Task::Backup(BackupTask {
             recipients: Vec::new(),
+            lock: None,
             source_path: text("source"),
             location: location.clone(),
             format: arguments.format.into(),

@@ -13,6 +13,7 @@ use tidelock_storage::{ErrorClass, Storage};
 use crate::Control;
 use crate::failure::{failure, of_storage};
 use crate::household;
+use crate::lock;
 use crate::objects::Objects;
 use crate::progress::Total;
 use crate::proof::{cost, not_proven, prove};
@@ -83,17 +84,20 @@ pub(crate) fn backup(
         torn: sample_of(&told.torn),
         skipped: sample_of(&told.skipped),
         encryption: None,
+        locked_until: None,
     };
     let published = timed_proof(objects.data(), &manifest, task.verification, control)
         .map_err(not_proven)
         .and_then(|verification| {
             manifest.finished_at = Timestamp::now();
             manifest.duration_ms = millis(clock);
+            manifest.locked_until = task.lock.map(|lock| lock::end(lock, manifest.finished_at));
             let stored = match &sealing {
                 Some(sealing) => sealing.cover(&manifest)?,
                 None => manifest.clone(),
             };
             objects.publish_manifest(&stored, verification.level)?;
+            objects.lock(&stored)?;
             Ok((stored, verification))
         });
     match published {
@@ -164,6 +168,7 @@ fn already_done(
     };
     if let Some((manifest, verification)) = proven {
         tracing::info!(%location, "this run has published its backup before");
+        lock::all(storage, &manifest, task)?;
         let found = household::look_after(storage, run, location, &task.household, control.stop);
         let folder = household::told(found);
         return Ok(Some(report_of(&manifest, location, verification, folder)));
@@ -275,6 +280,7 @@ fn report_of(
         skipped: sample(&manifest.skipped),
         duration_ms: manifest.duration_ms,
         encrypted: manifest.encryption.is_some(),
+        locked_until: manifest.locked_until.map(Timestamp::as_second),
         verification: verification.level,
         verification_ms: verification.millis,
         // The folder was looked at without this backup.

@@ -298,5 +298,6 @@ fn of_manifest(location: &Location, manifest: Manifest) -> DescribedBackup {
         files: manifest.counts.files,
         started_at: manifest.started_at.as_second(),
         finished_at: manifest.finished_at.as_second(),
+        locked_until: manifest.locked_until.map(Timestamp::as_second),
     }
 }

@@ -9,6 +9,7 @@ mod failure;
 mod household;
 mod limit;
 mod listener;
+mod lock;
 mod objects;
 mod profile;
 mod progress;
@@ -93,6 +94,7 @@ fn bucket(target: &BucketTarget) -> Result<Box<dyn Storage>, Failure> {
             ServerSideEncryption::Aes256 => Encryption::Aes256,
             ServerSideEncryption::Kms { key_id } => Encryption::Kms(key_id.clone()),
         },
+        locks: target.locks,
         composition: Composition::default(),
     };
     match Bucket::open(&config) {

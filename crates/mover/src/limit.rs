@@ -135,7 +135,7 @@ impl Storage for Limited<'_> {
         Ok(self.reader(self.inner.get_fresh(key)?))
     }
 
-    pass_on!(inner: head, list, delete, sweep, sweep_dead, free_bytes);
+    pass_on!(inner: head, list, delete, lock, sweep, sweep_dead, free_bytes);
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use crate::backup::{Published, published_before};
 use crate::failure::{
     chain, corrupt, failure, of_pack, of_storage, of_storage_write, of_stored_io,
 };
+use crate::lock;
 use crate::proof::not_proven;
 use crate::sealing::Sealing;
 use crate::stored::{bounded, has_manifest};
@@ -190,6 +191,16 @@ impl<'o> Objects<'o> {
             // Best effort: a manifest that stays is caught by its digests.
             if self.storage.head(&key).is_ok_and(|found| found == own) {
                 let _ = self.storage.delete(&key);
+            }
+        })
+    }
+
+    /// Locks the published backup where that is wanted; one that may not be locked is taken back.
+    pub(crate) fn lock(&self, manifest: &Manifest) -> Result<(), Failure> {
+        lock::all(self.storage, manifest, self.task).inspect_err(|failure| {
+            if failure.reason == FailureReason::StorageDenied {
+                // Best effort: what stays is whole, and of a run that failed.
+                let _ = self.storage.delete(&self.location.manifest_key());
             }
         })
     }

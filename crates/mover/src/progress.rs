@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tidelock_archive::{Meter, Phase};
 use tidelock_protocol::{ProgressReport, Step};
-use tidelock_storage::{ObjectInfo, Storage, StorageError, Upload};
+use tidelock_storage::{Lock, ObjectInfo, Storage, StorageError, Upload};
 
 use crate::profile::{StepProfile, processor_time};
 
@@ -252,6 +252,11 @@ impl Storage for Watched<'_> {
     fn delete(&self, key: &str) -> Result<bool, StorageError> {
         let ask = || self.inner.delete(key);
         self.progress.during("deleting", &key.into(), ask)
+    }
+
+    fn lock(&self, key: &str, lock: &Lock) -> Result<(), StorageError> {
+        let ask = || self.inner.lock(key, lock);
+        self.progress.during("locking", &key.into(), ask)
     }
 
     fn sweep(&self, key: &str, run: &str) -> Result<u64, StorageError> {

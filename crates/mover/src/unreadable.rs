@@ -136,5 +136,5 @@ impl Storage for Noting<'_> {
         self.reader(key, 0, self.inner.get_fresh(key))
     }
 
-    pass_on!(inner: put, head, list, delete, sweep, sweep_dead, free_bytes);
+    pass_on!(inner: put, head, list, delete, lock, sweep, sweep_dead, free_bytes);
 }

@@ -45,6 +45,11 @@ pub fn whole_seconds(now: Timestamp) -> Time {
     Time(Timestamp::from_second(now.as_second()).unwrap_or(now))
 }
 
+/// A time by its seconds since 1970; none where no time is that far away.
+pub fn time(second: i64) -> Option<Time> {
+    Timestamp::from_second(second).ok().map(Time)
+}
+
 /// An object by its name alone, without what it was like: queues hold many of them.
 pub fn named<K: Resource<DynamicType = ()>>(object: &K) -> ObjectRef<K> {
     let named = ObjectRef::new(&object.name_any());

@@ -35,6 +35,7 @@ pub fn of_backup(backup: &Backup) -> BackupFact {
         suspicious: of_type(conditions, SUSPICIOUS) == Some("True") && !is_accepted(backup),
         storage: StoreRef::recorded(backup).map_or_else(String::new, |store| store.key()),
         holdings: holdings(backup),
+        locked_until: locked_until(backup),
     }
 }
 
@@ -45,6 +46,12 @@ pub fn standard(policy: Option<&BackupPolicy>) -> Standard {
         Some(VerificationLevel::None) => Standard::Completed,
         _ => Standard::Verified,
     }
+}
+
+/// Until when the storage of `backup` lets nobody remove its data.
+pub fn locked_until(backup: &Backup) -> Option<Timestamp> {
+    let status = backup.status.as_ref()?;
+    status.locked_until.as_ref().map(|time| time.0)
 }
 
 /// Whether a person says that `backup` is as it should be.

@@ -13,7 +13,8 @@ use tidelock_api::{
 };
 use tidelock_core::run::Readiness;
 use tidelock_protocol::{
-    CA_BUNDLE_PATH, CREDENTIALS_PATH, IDENTITIES_PATH, Limits, STORAGE_PATH, StorageTarget,
+    CA_BUNDLE_PATH, CREDENTIALS_PATH, IDENTITIES_PATH, Limits, LockMode, ObjectLock, STORAGE_PATH,
+    StorageTarget,
 };
 
 use crate::context::Context;
@@ -202,6 +203,21 @@ impl Store {
     /// Whether what is written there is encrypted.
     pub fn is_encrypted(&self) -> bool {
         self.encryption.is_some()
+    }
+
+    /// How long what is written there is locked.
+    pub fn lock(&self) -> Option<ObjectLock> {
+        let Place::Bucket(bucket) = &self.place else {
+            return None;
+        };
+        let wanted = bucket.object_lock.as_ref()?;
+        Some(ObjectLock {
+            mode: match wanted.mode {
+                tidelock_api::LockMode::Governance => LockMode::Governance,
+                tidelock_api::LockMode::Compliance => LockMode::Compliance,
+            },
+            days: wanted.days,
+        })
     }
 
     /// Whom what is written there is encrypted to.

@@ -86,6 +86,9 @@ pub struct DescribedBackup {
     pub started_at: i64,
     /// When the last byte was written, in seconds since 1970.
     pub finished_at: i64,
+    /// Until when its store lets nobody remove it, in seconds since 1970; none when it is not locked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locked_until: Option<i64>,
 }
 
 /// A set of locations in a form that is short enough for a request: 48 bits of each one's SHA-256.

@@ -31,6 +31,9 @@ pub struct BackupReport {
     pub verification: VerificationLevel,
     /// Milliseconds that reading back took.
     pub verification_ms: u64,
+    /// Until when its store lets nobody remove it, in seconds since 1970; none when it is not locked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locked_until: Option<i64>,
     /// What stands in the volume's folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folder: Option<FolderReport>,

@@ -29,8 +29,8 @@ pub use progress::{MAX_PROGRESS_BYTES, PROGRESS_PORT, ProgressReport, Step};
 pub use report::{InvalidReport, MAX_REPORT_BYTES, Outcome, Report};
 pub use request::{
     BackupTask, BucketTarget, DeleteItem, DeleteTask, Effect, ExpectedArchive, Household,
-    InvalidRequest, Limits, Overwrite, Request, RestoreTask, RunId, ServerSideEncryption,
-    StorageTarget, Task, UndoTask, VerificationLevel, VerifyItem, VerifyTask,
+    InvalidRequest, Limits, LockMode, ObjectLock, Overwrite, Request, RestoreTask, RunId,
+    ServerSideEncryption, StorageTarget, Task, UndoTask, VerificationLevel, VerifyItem, VerifyTask,
 };
 
 /// Version of [`Request`] and [`Report`]; raised when a reader of the old one would misread the new.

@@ -196,6 +196,7 @@ mod tests {
                 duration_ms: 6000,
                 verification: VerificationLevel::Full,
                 verification_ms: 1000,
+                locked_until: None,
                 folder: Some(FolderReport::default()),
             }),
         );

@@ -97,6 +97,28 @@ pub struct BucketTarget {
     /// Encryption by the store.
     #[serde(default)]
     pub server_side_encryption: ServerSideEncryption,
+    /// Whether it locks objects.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub locks: bool,
+}
+
+/// How long a store keeps anybody from removing a backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ObjectLock {
+    /// Who may take the lock off.
+    pub mode: LockMode,
+    /// For how many days from its end on.
+    pub days: u32,
+}
+
+/// Who may take a lock off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LockMode {
+    /// Who has a right of its own to.
+    Governance,
+    /// Nobody.
+    Compliance,
 }
 
 /// How a store encrypts new objects.
@@ -154,6 +176,9 @@ pub struct BackupTask {
     /// Whom it is encrypted to, as `age1…`; none leaves it in clear.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recipients: Vec<String>,
+    /// How long it is locked; none leaves it unlocked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock: Option<ObjectLock>,
     /// How much of what was stored is read back before it counts as a backup.
     #[serde(default)]
     pub verification: VerificationLevel,
@@ -372,6 +397,7 @@ mod tests {
                 pvc_name: "data".into(),
                 policy_name: Some("nightly".into()),
                 recipients: Vec::new(),
+                lock: None,
                 verification: VerificationLevel::Full,
                 household: Household {
                     known: Some(vec!["nightly-0".into()]),

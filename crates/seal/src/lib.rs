@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tidelock_storage::{ErrorClass, ObjectInfo, Storage, StorageError, Upload, pass_on};
+use tidelock_storage::{ErrorClass, Lock, ObjectInfo, Storage, StorageError, Upload, pass_on};
 
 pub use keys::{Identities, InvalidKey, Recipients};
 
@@ -156,6 +156,10 @@ impl Storage for Sealed<'_> {
 
     fn delete(&self, key: &str) -> Result<bool, StorageError> {
         self.inner.delete(&sealed(key))
+    }
+
+    fn lock(&self, key: &str, lock: &Lock) -> Result<(), StorageError> {
+        self.inner.lock(&sealed(key), lock)
     }
 
     fn sweep(&self, key: &str, run: &str) -> Result<u64, StorageError> {

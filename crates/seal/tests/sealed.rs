@@ -277,7 +277,7 @@ impl Storage for Counting<'_> {
         self.inner.get(key, Some(range))
     }
 
-    pass_on!(inner: put, get_fresh, head, list, delete, sweep, sweep_dead);
+    pass_on!(inner: put, get_fresh, head, list, delete, lock, sweep, sweep_dead);
 }
 
 #[test]

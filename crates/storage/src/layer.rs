@@ -43,6 +43,11 @@ macro_rules! pass_on {
             self.$inner.delete(key)
         }
     };
+    (@lock $inner:ident) => {
+        fn lock(&self, key: &str, lock: &$crate::Lock) -> Result<(), $crate::StorageError> {
+            self.$inner.lock(key, lock)
+        }
+    };
     (@sweep $inner:ident) => {
         fn sweep(&self, key: &str, run: &str) -> Result<u64, $crate::StorageError> {
             self.$inner.sweep(key, run)

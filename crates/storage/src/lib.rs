@@ -67,6 +67,19 @@ pub trait Storage: Send + Sync {
     /// Removes the object; true when there was one.
     fn delete(&self, key: &str) -> Result<bool, StorageError>;
 
+    /// Keeps anybody from removing the object before a day that is set.
+    ///
+    /// # Errors
+    /// [`ErrorClass::Denied`] where the store cannot.
+    fn lock(&self, key: &str, _lock: &Lock) -> Result<(), StorageError> {
+        Err(StorageError {
+            action: "lock",
+            key: key.to_owned(),
+            class: ErrorClass::Denied,
+            source: std::io::Error::other("this kind of storage locks no objects"),
+        })
+    }
+
     /// Removes what dead uploads of the run `run` left beside `key`; returns how many.
     ///
     /// Uploads of other runs are never touched.
@@ -102,6 +115,24 @@ pub trait Upload: Write + Send {
     /// [`ErrorClass::AlreadyExists`] when the key is taken; the object that
     /// has it is untouched.
     fn commit(self: Box<Self>) -> Result<ObjectInfo, StorageError>;
+}
+
+/// A lock on an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lock {
+    /// Who may take it off.
+    pub mode: LockMode,
+    /// When it ends.
+    pub until: jiff::Timestamp,
+}
+
+/// Who may take a lock off (source: S3 Object Lock, retention modes).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockMode {
+    /// Who has a right of its own to.
+    Governance,
+    /// Nobody.
+    Compliance,
 }
 
 /// What a store knows of an object without reading it.

@@ -1,6 +1,7 @@
 //! A real S3 server that pods reach, in the network of the first node.
 
 use std::env;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
@@ -69,8 +70,89 @@ impl S3 {
         Self::serve(story, root, None).await
     }
 
+    /// As [`Self::start`], with a bucket that keeps versions and locks objects.
+    pub async fn start_locking(story: &Story) -> Result<Self> {
+        let folder = story.volumes_folder()?;
+        let (root, versions) = (folder.join("s3"), folder.join("s3-versions"));
+        fs::create_dir_all(&root)?;
+        fs::create_dir_all(&versions)?;
+        let options = ["--versioning-dir".as_ref(), versions.as_os_str()];
+        let server = Self::run(story, root, None, &options).await?;
+        let lock = "x-amz-bucket-object-lock-enabled: true";
+        server.ask("PUT", "", "", Some(lock)).await?;
+        Ok(server)
+    }
+
+    /// The versions of an object, those that say that it was removed included.
+    pub async fn versions(&self, object: &str) -> Result<Vec<String>> {
+        let path = format!("?prefix={}&versions=", object.replace('/', "%2F"));
+        let answer = self.ask("GET", &path, "", None).await?;
+        let ids = answer.split("<VersionId>").skip(1);
+        Ok(ids
+            .filter_map(|rest| Some(rest.split_once('<')?.0.to_owned()))
+            .collect())
+    }
+
+    /// Lets the lock of an object end in two seconds, as who has the right to may do.
+    pub async fn unlock(&self, object: &str) -> Result<()> {
+        let soon = jiff::Timestamp::now().as_second() + 2;
+        let until = jiff::Timestamp::from_second(soon)?;
+        let body = format!(
+            "<Retention><Mode>GOVERNANCE</Mode><RetainUntilDate>{until}</RetainUntilDate></Retention>"
+        );
+        let bypass = "x-amz-bypass-governance-retention: true";
+        let path = format!("/{object}?retention=");
+        self.ask("PUT", &path, &body, Some(bypass)).await?;
+        Ok(())
+    }
+
+    /// What the server answers to a request about the bucket or what is in it, which `curl` makes.
+    ///
+    /// # Errors
+    /// With the server's words, when it refuses.
+    pub async fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        body: &str,
+        header: Option<&str>,
+    ) -> Result<String> {
+        const SCRIPT: &str = r#"
+            hash=$(printf %s "$BODY" | sha256sum | cut -d' ' -f1)
+            sum=$(printf %s "$BODY" | openssl dgst -sha256 -binary | base64)
+            exec curl --silent --show-error --fail-with-body --request "$METHOD" \
+                --aws-sigv4 aws:amz:us-east-1:s3 --user "$KEY" \
+                --header "x-amz-content-sha256: $hash" --header "x-amz-checksum-sha256: $sum" \
+                ${HEADER:+--header "$HEADER"} ${BODY:+--data-binary "$BODY"} "$URL""#;
+        let mut asked = Command::new("nsenter");
+        asked
+            .arg(format!("--net={}", network()?))
+            .args(["sh", "-ec", SCRIPT])
+            .env("METHOD", method)
+            .env("BODY", body)
+            .env("HEADER", header.unwrap_or_default())
+            .env("KEY", format!("{KEY_ID}:{SECRET_KEY}"))
+            .env("URL", format!("http://{}/{BUCKET}{path}", self.address));
+        let output = asked.output().await?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        if !output.status.success() {
+            let error = String::from_utf8_lossy(&output.stderr);
+            bail!("{method} {path}: {error}{text}");
+        }
+        Ok(text)
+    }
+
     async fn serve(story: &Story, root: PathBuf, tls: Option<&Tls>) -> Result<Self> {
         fs::create_dir_all(root.join(BUCKET))?;
+        Self::run(story, root, tls, &[]).await
+    }
+
+    async fn run(
+        story: &Story,
+        root: PathBuf,
+        tls: Option<&Tls>,
+        options: &[&OsStr],
+    ) -> Result<Self> {
         let address = next_address()?;
         let output = evidence::folder()?.join(format!("{}.s3.log", story.namespace));
         let output = File::create(output)?;
@@ -85,6 +167,7 @@ impl S3 {
         }
         let server = server
             .arg("posix")
+            .args(options)
             .arg(&root)
             .env("ROOT_ACCESS_KEY", KEY_ID)
             .env("ROOT_SECRET_KEY", SECRET_KEY)

@@ -15,6 +15,9 @@ use tidelock_storage::{BucketConfig, Composition, Credentials, Encryption};
 pub const PROGRAM: &str = "TIDELOCK_S3_SERVER";
 /// The bucket that is there.
 pub const BUCKET: &str = "backups";
+/// Below the root: the buckets, and the older versions of their objects.
+const BUCKETS: &str = "buckets";
+const VERSIONS: &str = "versions";
 const KEY_ID: &str = "AKIDEXAMPLE";
 const SECRET: &str = "secret-of-the-test";
 
@@ -37,16 +40,42 @@ impl Server {
 
     /// Starts one whose buckets are in `root`.
     pub fn start_in(root: TempDir) -> Self {
+        std::fs::create_dir_all(root.path().join(BUCKETS).join(BUCKET)).unwrap();
+        Self::serve(root, &[])
+    }
+
+    /// Starts one whose bucket locks objects.
+    pub fn start_locking() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let versions = root.path().join(VERSIONS);
+        for folder in [&root.path().join(BUCKETS), &versions] {
+            std::fs::create_dir(folder).unwrap();
+        }
+        let server = Self::serve(root, &["--versioning-dir", versions.to_str().unwrap()]);
+        let url = format!("http://{}/{BUCKET}", server.address);
+        let user = format!("{KEY_ID}:{SECRET}");
+        let nothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        let made = Command::new("curl")
+            .args(["--silent", "--fail", "--request", "PUT", "--user", &user])
+            .args(["--aws-sigv4", "aws:amz:us-east-1:s3"])
+            .args(["--header", &format!("x-amz-content-sha256: {nothing}")])
+            .args(["--header", "x-amz-bucket-object-lock-enabled: true", &url])
+            .status();
+        assert!(made.unwrap().success(), "the bucket cannot be made");
+        server
+    }
+
+    fn serve(root: TempDir, options: &[&str]) -> Self {
         let program = std::env::var(PROGRAM).unwrap_or_else(|_| {
             panic!("{PROGRAM} names no S3 server: `make check` builds it and runs these tests")
         });
-        std::fs::create_dir(root.path().join(BUCKET)).unwrap();
         let secret = tempfile::tempdir().unwrap();
         write_secret(secret.path(), KEY_ID, SECRET);
         let address = free_address();
         let child = Command::new(program)
             .args(["--port", &address.to_string(), "posix"])
-            .arg(root.path())
+            .args(options)
+            .arg(root.path().join(BUCKETS))
             .env("ROOT_ACCESS_KEY", KEY_ID)
             .env("ROOT_SECRET_KEY", SECRET)
             .stdin(Stdio::null())
@@ -69,7 +98,24 @@ impl Server {
 
     /// The folder that holds the objects of its bucket.
     pub fn bucket(&self) -> PathBuf {
-        self.root.path().join(BUCKET)
+        self.root.path().join(BUCKETS).join(BUCKET)
+    }
+
+    /// The files of all objects and of their older versions, below the root of the server.
+    pub fn files(&self) -> Vec<String> {
+        let (mut folders, mut found) = (vec![self.root.path().to_owned()], Vec::new());
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    let name = path.strip_prefix(self.root.path()).unwrap();
+                    found.push(name.to_string_lossy().into_owned());
+                }
+            }
+        }
+        found
     }
 
     /// Id and secret of its key.
@@ -89,6 +135,7 @@ impl Server {
             ca_bundle: None,
             storage_class: None,
             encryption: Encryption::Unset,
+            locks: false,
             composition: Composition::default(),
         }
     }

@@ -59,6 +59,7 @@ impl Lab {
         self.clear("storage")?;
         let task = Task::Backup(BackupTask {
             recipients: Vec::new(),
+            lock: None,
             source_path: text(&self.path("source")),
             location: location()?,
             // What the other tools of the gate make.

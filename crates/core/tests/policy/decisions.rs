@@ -79,9 +79,33 @@ fn a_suspended_policy_does_nothing_but_trim() {
             next: None,
             misdated: vec![],
             remove: vec!["old".to_owned()],
+            locked: vec![],
+            unlocks_at: None,
             wake_at: None,
         }
     );
+}
+
+#[test]
+fn a_policy_wakes_when_a_lock_ends_suspended_or_not() {
+    let daily = schedule("0 0 * * *");
+    let mut locked = backup("old", "00:10:00", Some(Phase::Completed));
+    locked.locked_until = Some(at("05:03:00"));
+    let backups = [locked, backup("new", "00:20:00", Some(Phase::Completed))];
+    let mut policy = facts(&daily);
+    policy.keep = keep(1);
+    policy.backups = &backups;
+    for suspend in [true, false] {
+        policy.suspend = suspend;
+        let decision = decide(&policy, at("05:00:00"));
+        assert!(decision.remove.is_empty(), "{suspend}");
+        assert_eq!(decision.locked, ["old"]);
+        assert_eq!(decision.unlocks_at, Some(at("05:04:00")));
+        assert_eq!(decision.wake_at, Some(at("05:04:00")));
+        let later = decide(&policy, at("05:04:00"));
+        assert_eq!(later.remove, ["old"]);
+        assert!(later.locked.is_empty());
+    }
 }
 
 #[test]

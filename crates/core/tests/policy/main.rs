@@ -55,6 +55,7 @@ fn fact(name: &str, taken_at: Timestamp, phase: Option<Phase>) -> BackupFact {
         suspicious: false,
         storage: "backup-storage".to_owned(),
         holdings: None,
+        locked_until: None,
     }
 }
 

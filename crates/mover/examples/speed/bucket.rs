@@ -61,6 +61,7 @@ impl Bucket {
             ca_bundle_path: None,
             storage_class: None,
             server_side_encryption: ServerSideEncryption::Unset,
+            locks: false,
         })
     }
 

@@ -58,6 +58,7 @@ impl Place {
     pub(crate) fn backup(&self, verification: VerificationLevel) -> Result<Task> {
         Ok(Task::Backup(BackupTask {
             recipients: Vec::new(),
+            lock: None,
             source_path: text(&self.source),
             location: location()?,
             format: match self.format {

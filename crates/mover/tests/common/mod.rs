@@ -105,6 +105,7 @@ impl Place {
     pub fn backup_task(&self) -> Task {
         Task::Backup(BackupTask {
             recipients: Vec::new(),
+            lock: None,
             source_path: self.source().to_str().unwrap().into(),
             location: location(),
             format: self.format,

@@ -104,6 +104,7 @@ fn taken_in(backup: &Backup, archive: &StoredArchive, now: Timestamp) -> Result<
     status.backup_location = Some(location);
     status.format = Some(format);
     status.digest = Some(archive.digest.clone());
+    status.locked_until.clone_from(&archive.locked_until);
     status.size = Some(SizeStatus {
         logical_bytes: archive.logical_bytes,
         stored_bytes: archive.stored_bytes,

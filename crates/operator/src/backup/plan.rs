@@ -189,6 +189,7 @@ fn target(backup: &Backup, policy: Option<&BackupPolicy>) -> Result<String, Read
 /// The Job that carries `plan` out.
 pub fn job(backup: &Backup, plan: &BackupPlan, image: &str) -> Result<Job, Error> {
     let task = Task::Backup(BackupTask {
+        lock: plan.found.as_ref().and_then(Store::lock),
         recipients: plan.found.as_ref().map_or_else(Vec::new, Store::recipients),
         source_path: SOURCE_PATH.to_owned(),
         location: plan.location.clone(),

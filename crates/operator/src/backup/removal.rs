@@ -24,6 +24,7 @@ use crate::conditions::{Verdict, ready_reason, set_ready};
 use crate::context::Context;
 use crate::convert;
 use crate::error::Error;
+use crate::fact;
 use crate::finalizers;
 use crate::job::RunKind;
 use crate::owners;
@@ -65,6 +66,14 @@ pub async fn reconcile(backup: &Backup, ctx: &Context, now: Timestamp) -> Result
             let note = format!("The data stays for now: {why}");
             tell(backup, ctx, reasons::DATA_HELD, false, note, now).await?;
         }
+        RemovalDecision::Locked(end) => {
+            let until = fact::locked_until(backup).unwrap_or(end);
+            let note = format!(
+                "The data stays for now: its storage keeps it locked until {until}; it goes then"
+            );
+            tell(backup, ctx, reasons::DATA_HELD, false, note, now).await?;
+            return Ok(effects::requeue_at(end, now));
+        }
         RemovalDecision::Await(wake_at) => {
             await_job(backup, ctx, now).await?;
             return Ok(effects::requeue_at(wake_at, now));
@@ -81,9 +90,9 @@ pub async fn reconcile(backup: &Backup, ctx: &Context, now: Timestamp) -> Result
 /// Whether a namespace that is being deleted makes a difference: a release is one all the same, and
 /// what is gathered or awaited goes with it.
 fn waits_or_works(decision: &RemovalDecision) -> bool {
-    use RemovalDecision::{Await, Gather, Hold, Release, Remove, Retry, StopRun};
+    use RemovalDecision::{Await, Gather, Hold, Locked, Release, Remove, Retry, StopRun};
     match decision {
-        StopRun(_) | Remove(_) | Hold(_) | Retry { .. } => true,
+        StopRun(_) | Remove(_) | Hold(_) | Locked(_) | Retry { .. } => true,
         Release(_) | Gather(_) | Await(_) => false,
     }
 }
@@ -145,6 +154,7 @@ fn cached_facts(backup: &Backup, ctx: &Context) -> RemovalFacts {
         active_run: live.map(|pod| format!("Pod {}", pod.name_any())),
         deleted: leaving_since(backup),
         held_by: reader(backup, ctx),
+        locked_until: fact::locked_until(backup),
         storage_gone: None,
         namespace_is_leaving: false,
         batch_since: leaving_since(backup),

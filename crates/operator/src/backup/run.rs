@@ -223,6 +223,7 @@ impl Run for Backup {
         let suspicion = suspicion::judge(self, ctx, &done);
         let status = self.status.get_or_insert_default();
         status.digest = Some(done.digest.clone());
+        status.locked_until = done.locked_until.and_then(convert::time);
         status.size = Some(size);
         status.folder = done
             .folder
@@ -345,6 +346,7 @@ mod tests {
             encrypted: false,
             verification: VerificationLevel::Full,
             verification_ms: 1,
+            locked_until: None,
             folder: None,
         }
     }

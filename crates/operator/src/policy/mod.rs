@@ -63,6 +63,7 @@ pub async fn reconcile(policy: Arc<BackupPolicy>, ctx: Arc<Context>) -> Result<A
     if !decision.remove.is_empty() {
         retention::trim(&policy, &ctx, now).await?;
     }
+    retention::tell_locked(&policy, &ctx, &observed, &decision, now).await?;
     let wakes = decision.wake_at.into_iter().chain(verification.wake_at);
     Ok(requeue_by(wakes.min(), now))
 }

@@ -378,6 +378,8 @@ mod tests {
             next: None,
             misdated: Vec::new(),
             remove: Vec::new(),
+            locked: Vec::new(),
+            unlocks_at: None,
             wake_at: None,
         };
         let verdict = verdict(&policy, &decision, &Verification::default());

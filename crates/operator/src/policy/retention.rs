@@ -166,6 +166,31 @@ pub async fn trim(policy: &BackupPolicy, ctx: &Context, now: Timestamp) -> Resul
     Ok(())
 }
 
+/// Tells which Backups retention would delete were they not locked by their storage: once for each set of
+/// them.
+pub async fn tell_locked(
+    policy: &BackupPolicy,
+    ctx: &Context,
+    observed: &Observed,
+    decision: &PolicyDecision,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let ends = observed
+        .named(&decision.locked)
+        .filter_map(fact::locked_until);
+    let (Some(first), Some(rule)) = (ends.min(), keep(policy)) else {
+        return Ok(());
+    };
+    let names = decision.locked.join(", ");
+    let note = format!(
+        "{} beyond keepLast={} cannot go yet, as the storage keeps them locked, the first until {first}: {names}",
+        text::count(decision.locked.len() as u64, "old backup"),
+        rule.keep_last,
+    );
+    let told = (policy_reasons::CLEANUP_WAITS, false, names.as_str());
+    report::tell_of(policy, ctx, told, note, now).await
+}
+
 /// Deletes `backup` as it was read; false where it is gone or has changed since.
 async fn delete_judged(api: &Api<Backup>, backup: &Backup) -> Result<bool, Error> {
     let name = backup.name_any();

@@ -1,9 +1,7 @@
 //! Backups for archives that no Backup stands for.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
 use kube::api::PostParams;
 use kube::{Api, ResourceExt};
 use tidelock_api::{
@@ -114,8 +112,9 @@ fn backup(storage: &BackupStorage, archive: &DescribedBackup) -> Result<Option<B
             stored_bytes: to_i64(archive.stored_bytes),
             logical_bytes: to_i64(archive.logical_bytes),
             files: to_i64(archive.files),
-            start_time: time(archive.started_at),
-            completion_time: time(archive.finished_at),
+            start_time: convert::time(archive.started_at),
+            completion_time: convert::time(archive.finished_at),
+            locked_until: archive.locked_until.and_then(convert::time),
         })),
         cancel: false,
     };
@@ -132,10 +131,6 @@ fn backup(storage: &BackupStorage, archive: &DescribedBackup) -> Result<Option<B
     ]));
     let leads_back = archived::location(&backup, pvc)? == archive.location;
     Ok(leads_back.then_some(backup))
-}
-
-fn time(second: i64) -> Option<Time> {
-    Timestamp::from_second(second).ok().map(Time)
 }
 
 #[cfg(test)]
@@ -168,6 +163,7 @@ mod tests {
             files: 7,
             started_at: 1,
             finished_at: 2,
+            locked_until: None,
         };
         CheckReport {
             described: vec![described],

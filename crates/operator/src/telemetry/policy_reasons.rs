@@ -14,6 +14,8 @@ pub const VERIFICATION_NOT_DONE: &str = "VerificationNotDone";
 pub const SLOTS_SKIPPED: &str = "SlotsSkipped";
 /// Event: what is recorded of slots lies in the future.
 pub const CLOCK_STEPPED_BACK: &str = "ClockSteppedBack";
+/// Event: what retention would delete is locked by its storage.
+pub const CLEANUP_WAITS: &str = "CleanupWaits";
 /// Event: a Backup is dated in the future.
 pub const BACKUP_MISDATED: &str = "BackupMisdated";
 /// Event: a Backup was cancelled to make room for the next.

@@ -1,23 +1,18 @@
 //! Parts that the store makes of objects that it has.
 
+use bytes::Bytes;
 use http::{Method, StatusCode};
-use http_body_util::BodyExt;
-use object_store::aws::AwsAuthorizer;
-use object_store::client::{HttpRequest, HttpRequestBody};
 use object_store::multipart::PartId;
 use object_store::path::Path;
-use object_store::signer::Signer;
 use serde::Deserialize;
 
+use crate::StorageError;
 use crate::bucket::Bucket;
-use crate::bucket::listing::{PAUSES, SIGNED_FOR};
-use crate::bucket::words::{self, plain};
-use crate::{ErrorClass, StorageError};
+use crate::bucket::request::Ask;
+use crate::bucket::words;
 
 /// Which object a part is copied from (source: S3, UploadPartCopy).
 const COPY_SOURCE: &str = "x-amz-copy-source";
-/// Most bytes of an answer that are read.
-const MAX_ANSWER: usize = 64 << 10;
 
 /// What the store says of a part that it made.
 #[derive(Debug, Deserialize)]
@@ -53,68 +48,29 @@ impl Bucket {
         (path, id, index): (&Path, &str, usize),
         piece: &Path,
     ) -> Result<PartId, StorageError> {
-        let mut pauses = PAUSES.iter();
-        loop {
-            let asked = self.ask_copy(key, (path, id, index), piece);
-            let fault = match self.wait(asked) {
-                Ok(copied) => return Ok(copied.into_part()),
-                Err(fault) => fault,
-            };
-            match pauses.next() {
-                Some(pause) if fault.class == ErrorClass::Unavailable => std::thread::sleep(*pause),
-                _ => return Err(fault),
-            }
-        }
-    }
-
-    async fn ask_copy(
-        &self,
-        key: &str,
-        (path, id, index): (&Path, &str, usize),
-        piece: &Path,
-    ) -> Result<CopyPartResult, StorageError> {
-        let passing = |words: String| plain("write", key, ErrorClass::Unavailable, words);
-        let lost = |error| words::fault("write", key, &error);
-        // The library knows where an object is; of what it signs here the address alone is taken.
-        let signed = self.store.signed_url(Method::PUT, path, SIGNED_FOR).await;
-        let mut url = signed.map_err(lost)?;
-        url.query_pairs_mut()
-            .clear()
-            .append_pair("partNumber", &(index + 1).to_string())
-            .append_pair("uploadId", id);
-        let mut request = HttpRequest::new(HttpRequestBody::empty());
-        *request.method_mut() = Method::PUT;
-        *request.uri_mut() = url
-            .as_str()
-            .parse()
-            .map_err(|error| passing(format!("the address of the store is none: {error}")))?;
-        let source = format!("{}/{piece}", self.name)
-            .parse()
-            .map_err(|error| passing(format!("a name that no header takes: {error}")))?;
-        request.headers_mut().insert(COPY_SOURCE, source);
-        let credential = self.store.credentials().get_credential().await;
-        let credential = credential.map_err(lost)?;
-        let authorizer = AwsAuthorizer::new(&credential, "s3", &self.region);
-        let authorized = authorizer.try_authorize(&mut request, None);
-        authorized.map_err(lost)?;
-        let response = self.client.execute(request).await;
-        let response = response.map_err(|error| passing(words::innermost(&error)))?;
-        let (head, body) = response.into_parts();
-        let body = http_body_util::Limited::new(body, MAX_ANSWER)
-            .collect()
-            .await
-            .map_err(|error| passing(format!("the answer broke off: {error}")))?;
-        understood(key, head.status, &body.to_bytes())
+        let ask = Ask {
+            action: "write",
+            key,
+            method: Method::PUT,
+            path,
+            query: vec![
+                ("partNumber", (index + 1).to_string()),
+                ("uploadId", id.to_owned()),
+            ],
+            headers: vec![(COPY_SOURCE, format!("{}/{piece}", self.name))],
+            body: Bytes::new(),
+        };
+        let copied = self.ask(&ask, |status, text| understood(key, status, text))?;
+        Ok(copied.into_part())
     }
 }
 
 /// What an answer says. A copy takes its time, so a store may say that it goes well before it fails.
-fn understood(key: &str, status: StatusCode, body: &[u8]) -> Result<CopyPartResult, StorageError> {
-    let text = String::from_utf8_lossy(body);
+fn understood(key: &str, status: StatusCode, text: &str) -> Result<CopyPartResult, StorageError> {
     if status.is_success()
-        && let Ok(copied) = quick_xml::de::from_str(&text)
+        && let Ok(copied) = quick_xml::de::from_str(text)
     {
         return Ok(copied);
     }
-    Err(words::refusal("write", key, status, &text))
+    Err(words::refusal("write", key, status, text))
 }

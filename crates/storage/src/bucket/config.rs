@@ -33,6 +33,9 @@ pub struct BucketConfig {
     pub storage_class: Option<String>,
     /// Encryption by the store.
     pub encryption: Encryption,
+    /// Whether objects are locked here, which the bucket must have been made for: they can be, and what
+    /// is removed goes as a version, so that not only its name does.
+    pub locks: bool,
     /// Of what large objects are made.
     pub composition: Composition,
 }

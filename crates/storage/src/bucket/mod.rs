@@ -4,8 +4,10 @@ mod compose;
 mod config;
 mod http;
 mod listing;
+mod lock;
 mod parts;
 mod reader;
+mod request;
 mod sweep;
 mod upload;
 mod words;
@@ -33,7 +35,7 @@ use crate::bucket::reader::ObjectReader;
 use crate::bucket::upload::BucketUpload;
 use crate::bucket::words::{fault, plain};
 use crate::keys::{check_run, split_key};
-use crate::{ErrorClass, ObjectInfo, Storage, StorageError, Upload};
+use crate::{ErrorClass, Lock, ObjectInfo, Storage, StorageError, Upload};
 
 /// How long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -61,6 +63,8 @@ pub struct Bucket {
     composition: Composition,
     prefix: String,
     storage_class: Option<String>,
+    /// Whether what is removed has to be removed as a version, and what is written can be locked.
+    locks: bool,
 }
 
 impl Bucket {
@@ -115,15 +119,28 @@ impl Bucket {
             composition: config.composition,
             prefix: config.prefix.clone(),
             storage_class: config.storage_class.clone(),
+            locks: config.locks,
         };
-        match bucket.objects("", Some("1"), None) {
-            // A bucket, or whoever asks, that the store does not know is no missing object.
-            Err(fault) if fault.class == ErrorClass::NotFound => Err(StorageError {
-                class: ErrorClass::Denied,
-                ..fault
-            }),
-            other => other.map(|_| bucket),
+        bucket.check()?;
+        if config.locks {
+            bucket.check_locks()?;
         }
+        Ok(bucket)
+    }
+
+    /// Asks for one object.
+    fn check(&self) -> Result<(), StorageError> {
+        let asked = self.objects("", Some("1"), None).map(|_| ());
+        asked.map_err(|fault| StorageError {
+            action: "open",
+            key: self.name.clone(),
+            // A bucket, or whoever asks, that the store does not know is no missing object.
+            class: match fault.class {
+                ErrorClass::NotFound => ErrorClass::Denied,
+                class => class,
+            },
+            ..fault
+        })
     }
 
     /// Waits for an answer; a caller is a thread of its own, never one of the runtime.
@@ -193,6 +210,29 @@ impl Bucket {
         let root = Path::default();
         let asked = page(&*self.store, &self.client, &root, &query, key);
         self.wait(asked)
+    }
+
+    /// Removes an object that was found; where versions are kept, this one, and not only its name.
+    fn remove(&self, key: &str, found: &ObjectMeta) -> Result<(), StorageError> {
+        let path = &found.location;
+        match found.version.as_ref().filter(|_| self.locks) {
+            Some(version) => self.delete_version(key, path, version),
+            None => {
+                let removed = self.wait(self.store.delete(path));
+                removed.map_err(|error| fault("delete", key, &error))
+            }
+        }
+    }
+
+    /// Removes what is only ever this process's own, with one request where no versions are kept.
+    fn remove_own(&self, key: &str, path: &Path) -> Result<(), StorageError> {
+        if self.locks {
+            let found = self.wait(self.store.head(path));
+            let found = found.map_err(|error| fault("delete", key, &error))?;
+            return self.remove(key, &found);
+        }
+        let removed = self.wait(self.store.delete(path));
+        removed.map_err(|error| fault("delete", key, &error))
     }
 
     fn read(
@@ -302,10 +342,13 @@ impl Storage for Bucket {
         let fault = |error: object_store::Error| fault("delete", key, &error);
         match self.wait(self.store.head(&path)) {
             Err(object_store::Error::NotFound { .. }) => return Ok(false),
-            other => other.map_err(fault)?,
-        };
-        self.wait(self.store.delete(&path)).map_err(fault)?;
+            other => self.remove(key, &other.map_err(fault)?)?,
+        }
         Ok(true)
+    }
+
+    fn lock(&self, key: &str, lock: &Lock) -> Result<(), StorageError> {
+        self.lock_object(key, lock)
     }
 
     fn sweep(&self, key: &str, run: &str) -> Result<u64, StorageError> {

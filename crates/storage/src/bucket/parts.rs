@@ -147,7 +147,7 @@ impl Parts {
 
     /// Removes the note of an upload that has ended; one that stays is swept.
     pub(crate) fn forget(self, bucket: &Bucket) {
-        let _ = bucket.wait(bucket.store.delete(&self.note));
+        let _ = bucket.remove_own(&self.key, &self.note);
     }
 
     /// Ends the upload without an object; what cannot be ended now is found by its note.
@@ -158,7 +158,7 @@ impl Parts {
         }
         let aborted = bucket.wait(self.store.abort_multipart(&self.path, &self.id));
         if aborted.is_ok() || matches!(aborted, Err(object_store::Error::NotFound { .. })) {
-            let _ = bucket.wait(bucket.store.delete(&self.note));
+            let _ = bucket.remove_own(&self.key, &self.note);
         }
     }
 }

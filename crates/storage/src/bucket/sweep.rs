@@ -152,9 +152,9 @@ impl Bucket {
         if let Some((path, id)) = &noted.upload {
             self.abort(key, path, id)?;
         }
-        match self.wait(self.store.delete(&noted.note)) {
-            Err(object_store::Error::NotFound { .. }) => Ok(()),
-            other => other.map_err(|error| fault("sweep", key, &error)),
+        match self.remove_own(key, &noted.note) {
+            Err(fault) if fault.class == ErrorClass::NotFound => Ok(()),
+            other => other,
         }
     }
 

@@ -153,7 +153,7 @@ impl<'b> BucketUpload<'b> {
             Err(plain("write", &self.key, ErrorClass::Full, words))
         };
         piece.forget(bucket);
-        let _ = bucket.wait(bucket.store.delete(&path));
+        let _ = bucket.remove_own(&self.key, &path);
         copied
     }
 

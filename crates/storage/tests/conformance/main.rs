@@ -7,6 +7,7 @@
 
 mod answers;
 mod faults;
+mod locks;
 mod uploads;
 
 use std::io::{Read, Write};

@@ -7,6 +7,7 @@ mod cancel;
 mod checks;
 mod formats;
 mod guard;
+mod locked;
 mod names;
 mod overwrite;
 mod pinned;

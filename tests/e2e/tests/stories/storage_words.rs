@@ -75,16 +75,22 @@ async fn a_store_that_is_not_there_or_not_known_is_told_in_its_words() -> Result
                 "NoSuchBucket: The specified bucket does not exist",
             ),
             judged(
+                "no-locks",
+                json!({"caBundle": trusted, "objectLock": {"mode": "Compliance", "days": 30}}),
+                "StorageDenied",
+                "ObjectLockConfigurationNotFoundError",
+            ),
+            judged(
                 "nobody",
                 json!({"endpoint": "http://127.0.0.1:1"}),
                 "StorageUnavailable",
-                "Connection refused",
+                "http://127.0.0.1:1 does not answer: Connection refused",
             ),
             judged(
                 "no-name",
                 json!({"endpoint": "http://no-such-host.invalid"}),
                 "StorageUnavailable",
-                "lookup",
+                "http://no-such-host.invalid does not answer: ",
             ),
         ];
         all_judged(&story, &server, &cases).await
