@@ -124,15 +124,15 @@ pub fn request(
     run: RunId,
     mover: &MoverSpec,
     task: Task,
-    store: Option<&Store>,
+    store: Option<StoreUse<'_>>,
 ) -> Result<String, Error> {
     let stall = mover.stall_timeout_seconds;
     let object = format!("{}/{}", run.namespace, run.name);
     let request = Request {
         version: PROTOCOL_VERSION,
         run,
-        storage: store.map_or(StorageTarget::None, Store::target),
-        limits: store.map_or_else(Limits::default, Store::limits),
+        storage: store.map_or(StorageTarget::None, |(store, wanted)| store.target(wanted)),
+        limits: store.map_or_else(Limits::default, |(store, _)| store.limits()),
         stall_timeout_seconds: Some(stall.unwrap_or(DEFAULT_STALL_TIMEOUT_SECONDS).into()),
         task,
     };
@@ -184,12 +184,7 @@ pub fn of_run<R: Resource<DynamicType = ()>>(run: &R, job: RunJob<'_>) -> Result
         run_uid: &id.uid,
         owners: run.controller_owner_ref(&()).into_iter().collect(),
         image: job.image,
-        request: request(
-            id.clone(),
-            job.mover,
-            job.task,
-            job.store.map(|(store, _)| store),
-        )?,
+        request: request(id.clone(), job.mover, job.task, job.store)?,
         mounts: job.mounts,
         store: job.store,
         mover: job.mover,

@@ -13,8 +13,8 @@ use tidelock_api::{
 };
 use tidelock_core::run::Readiness;
 use tidelock_protocol::{
-    CA_BUNDLE_PATH, CREDENTIALS_PATH, IDENTITIES_PATH, Limits, LockMode, ObjectLock, STORAGE_PATH,
-    StorageTarget,
+    BucketTarget, CA_BUNDLE_PATH, CREDENTIALS_PATH, IDENTITIES_PATH, Limits, LockMode, ObjectLock,
+    STORAGE_PATH, StorageTarget,
 };
 
 use crate::context::Context;
@@ -263,13 +263,17 @@ impl Store {
         }
     }
 
-    /// What the mover is told of it.
-    pub fn target(&self) -> StorageTarget {
+    /// What a mover is told of it that uses it so. One that only reads need not know of locks, for which
+    /// the bucket would be asked.
+    pub fn target(&self, wanted: Use) -> StorageTarget {
         match &self.place {
             Place::Volume { .. } => StorageTarget::Directory {
                 path: STORAGE_PATH.to_owned(),
             },
-            Place::Bucket(bucket) => StorageTarget::Bucket(target(bucket)),
+            Place::Bucket(bucket) => StorageTarget::Bucket(BucketTarget {
+                locks: bucket.object_lock.is_some() && wanted == Use::Write,
+                ..target(bucket)
+            }),
         }
     }
 

@@ -117,7 +117,7 @@ pub fn verify_job(policy: &BackupPolicy, job: VerifyJob<'_>) -> Result<Job, Erro
         run_uid: job.run_uid,
         owners: policy.controller_owner_ref(&()).into_iter().collect(),
         image: job.image,
-        request: crate::job::request(id, &mover, task, Some(job.store))?,
+        request: crate::job::request(id, &mover, task, Some((job.store, Use::Open)))?,
         mounts: &[],
         store: Some((job.store, Use::Open)),
         mover: &mover,

@@ -143,7 +143,7 @@ fn build(
         run_uid: &name,
         owners: storage.controller_owner_ref(&()).into_iter().collect(),
         image: &ctx.mover_image,
-        request: job::request(id, &mover, task, Some(store))?,
+        request: job::request(id, &mover, task, Some((store, wanted)))?,
         mounts: &[],
         store: Some((store, wanted)),
         mover: &mover,

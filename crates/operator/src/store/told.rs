@@ -37,6 +37,6 @@ pub(super) fn target(bucket: &S3Storage) -> BucketTarget {
                 },
             },
         },
-        locks: bucket.object_lock.is_some(),
+        locks: false,
     }
 }

@@ -146,7 +146,7 @@ pub fn job(
     let policy = crate::backup::policy(lead, ctx);
     let mover = plan::mover(lead, policy.as_deref());
     let task = Task::Delete(DeleteTask { items: items? });
-    let request = job::request(id, &mover, task, Some(store))?;
+    let request = job::request(id, &mover, task, Some((store, Use::Write)))?;
     Ok(job::build(JobPlan {
         name: &name,
         namespace: &namespace,
