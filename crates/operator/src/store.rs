@@ -13,8 +13,8 @@ use tidelock_api::{
 };
 use tidelock_core::run::Readiness;
 use tidelock_protocol::{
-    BucketTarget, CA_BUNDLE_PATH, CREDENTIALS_PATH, IDENTITIES_PATH, Limits, LockMode, ObjectLock,
-    STORAGE_PATH, StorageTarget,
+    CA_BUNDLE_PATH, CREDENTIALS_PATH, IDENTITIES_PATH, Limits, ObjectLock, STORAGE_PATH,
+    StorageTarget,
 };
 
 use crate::context::Context;
@@ -207,17 +207,10 @@ impl Store {
 
     /// How long what is written there is locked.
     pub fn lock(&self) -> Option<ObjectLock> {
-        let Place::Bucket(bucket) = &self.place else {
-            return None;
-        };
-        let wanted = bucket.object_lock.as_ref()?;
-        Some(ObjectLock {
-            mode: match wanted.mode {
-                tidelock_api::LockMode::Governance => LockMode::Governance,
-                tidelock_api::LockMode::Compliance => LockMode::Compliance,
-            },
-            days: wanted.days,
-        })
+        match &self.place {
+            Place::Volume { .. } => None,
+            Place::Bucket(bucket) => told::lock(bucket),
+        }
     }
 
     /// Whom what is written there is encrypted to.
@@ -263,17 +256,13 @@ impl Store {
         }
     }
 
-    /// What a mover is told of it that uses it so. One that only reads need not know of locks, for which
-    /// the bucket would be asked.
+    /// What a mover is told of it that uses it so.
     pub fn target(&self, wanted: Use) -> StorageTarget {
         match &self.place {
             Place::Volume { .. } => StorageTarget::Directory {
                 path: STORAGE_PATH.to_owned(),
             },
-            Place::Bucket(bucket) => StorageTarget::Bucket(BucketTarget {
-                locks: bucket.object_lock.is_some() && wanted == Use::Write,
-                ..target(bucket)
-            }),
+            Place::Bucket(bucket) => StorageTarget::Bucket(target(bucket, wanted)),
         }
     }
 

@@ -87,10 +87,16 @@ impl S3 {
     pub async fn versions(&self, object: &str) -> Result<Vec<String>> {
         let path = format!("?prefix={}&versions=", object.replace('/', "%2F"));
         let answer = self.ask("GET", &path, "", None).await?;
-        let ids = answer.split("<VersionId>").skip(1);
-        Ok(ids
-            .filter_map(|rest| Some(rest.split_once('<')?.0.to_owned()))
-            .collect())
+        // The prefix is that of longer names as well.
+        let own = format!("<Key>{object}</Key>");
+        let entries = answer.split("</Version>");
+        let entries = entries.flat_map(|part| part.split("</DeleteMarker>"));
+        let id = |entry: &str| {
+            let (_, rest) = entry.split_once("<VersionId>")?;
+            Some(rest.split_once('<')?.0.to_owned())
+        };
+        let entries = entries.filter(|entry| entry.contains(&own));
+        Ok(entries.filter_map(id).collect())
     }
 
     /// Lets the lock of an object end in two seconds, as who has the right to may do.

@@ -2,8 +2,11 @@
 
 use tidelock_api::S3Storage;
 use tidelock_protocol::{
-    BucketTarget, CA_BUNDLE_PATH, CREDENTIALS_PATH, Limits, ServerSideEncryption,
+    BucketTarget, CA_BUNDLE_PATH, CREDENTIALS_PATH, Limits, LockMode, ObjectLock,
+    ServerSideEncryption,
 };
+
+use crate::store::Use;
 
 /// How fast a mover may write and read.
 pub(super) fn limits(up: Option<i64>, down: Option<i64>) -> Limits {
@@ -14,8 +17,21 @@ pub(super) fn limits(up: Option<i64>, down: Option<i64>) -> Limits {
     }
 }
 
-/// What the mover is told of a bucket.
-pub(super) fn target(bucket: &S3Storage) -> BucketTarget {
+/// How long what is written to a bucket is locked.
+pub(super) fn lock(bucket: &S3Storage) -> Option<ObjectLock> {
+    let wanted = bucket.object_lock.as_ref()?;
+    Some(ObjectLock {
+        mode: match wanted.mode {
+            tidelock_api::LockMode::Governance => LockMode::Governance,
+            tidelock_api::LockMode::Compliance => LockMode::Compliance,
+        },
+        days: wanted.days,
+    })
+}
+
+/// What a mover is told of a bucket that uses it so. One that only reads need not know of locks, for
+/// which the bucket would be asked.
+pub(super) fn target(bucket: &S3Storage, wanted: Use) -> BucketTarget {
     BucketTarget {
         bucket: bucket.bucket.clone(),
         prefix: bucket.prefix.clone().unwrap_or_default(),
@@ -37,6 +53,27 @@ pub(super) fn target(bucket: &S3Storage) -> BucketTarget {
                 },
             },
         },
-        locks: false,
+        locks: bucket.object_lock.is_some() && wanted == Use::Write,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_who_writes_is_told_of_locks() {
+        let mut spec = json!({"bucket": "backups", "credentialsSecretRef": {"name": "s3"}});
+        let plain: S3Storage = serde_json::from_value(spec.clone()).unwrap();
+        assert_eq!(lock(&plain), None);
+        assert!(!target(&plain, Use::Write).locks);
+        spec["objectLock"] = json!({"mode": "Compliance", "days": 30});
+        let locking: S3Storage = serde_json::from_value(spec).unwrap();
+        let told = [Use::Read, Use::Open, Use::Write].map(|wanted| target(&locking, wanted).locks);
+        assert_eq!(told, [false, false, true]);
+        let lock = lock(&locking).unwrap();
+        assert_eq!((lock.mode, lock.days), (LockMode::Compliance, 30));
     }
 }

@@ -121,15 +121,15 @@ impl Bucket {
             storage_class: config.storage_class.clone(),
             locks: config.locks,
         };
-        bucket.check()?;
+        bucket.check(config.endpoint.as_deref().unwrap_or("AWS"))?;
         if config.locks {
             bucket.check_locks()?;
         }
         Ok(bucket)
     }
 
-    /// Asks for one object.
-    fn check(&self) -> Result<(), StorageError> {
+    /// Asks for one object of the store at `endpoint`.
+    fn check(&self, endpoint: &str) -> Result<(), StorageError> {
         let asked = self.objects("", Some("1"), None).map(|_| ());
         asked.map_err(|fault| StorageError {
             action: "open",
@@ -139,7 +139,13 @@ impl Bucket {
                 ErrorClass::NotFound => ErrorClass::Denied,
                 class => class,
             },
-            ..fault
+            source: match fault.class {
+                // Whom was asked in vain is what a person looks for first.
+                ErrorClass::Unavailable => {
+                    std::io::Error::other(format!("{endpoint}: {}", fault.source))
+                }
+                _ => fault.source,
+            },
         })
     }
 

@@ -81,26 +81,10 @@ fn words(error: &Error) -> String {
     told.unwrap_or_else(|| innermost(error))
 }
 
-/// The store that a request went to which got no answer, as the client names it.
-fn asked(text: &str) -> Option<&str> {
-    let (_, url) = text.split_once(" for url (")?;
-    let after_scheme = url.find("://")? + 3;
-    let end = url[after_scheme..].find(['/', '?', ')'])?;
-    Some(&url[..after_scheme + end])
-}
-
-/// What is at the bottom of an error, and whom was asked.
+/// What is at the bottom of an error.
 pub(crate) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     let last = causes(error).last();
-    let last = last.map(ToString::to_string).unwrap_or_default();
-    let texts = causes(error).map(ToString::to_string);
-    let store = texts
-        .into_iter()
-        .find_map(|text| asked(&text).map(str::to_owned));
-    match store.filter(|store| !last.contains(store.as_str())) {
-        Some(store) => format!("{store} does not answer: {last}"),
-        None => last,
-    }
+    last.map(ToString::to_string).unwrap_or_default()
 }
 
 fn causes<'e>(
@@ -152,9 +136,5 @@ mod tests {
         let code = told.split(':').next().unwrap();
         assert_eq!(class_of(code, ErrorClass::NotFound), ErrorClass::Denied);
         assert_eq!(answer("<html>502</html>"), None);
-        let text =
-            "error sending request for url (https://s3.example.com:9000/backups?list-type=2)";
-        assert_eq!(asked(text), Some("https://s3.example.com:9000"));
-        assert_eq!(asked("error sending request"), None);
     }
 }

@@ -66,7 +66,7 @@ async fn a_store_that_is_not_there_or_not_known_is_told_in_its_words() -> Result
                 "unknown-issuer",
                 json!({}),
                 "StorageUnavailable",
-                "UnknownIssuer",
+                ": invalid peer certificate: UnknownIssuer",
             ),
             judged(
                 "no-bucket",
@@ -84,13 +84,13 @@ async fn a_store_that_is_not_there_or_not_known_is_told_in_its_words() -> Result
                 "nobody",
                 json!({"endpoint": "http://127.0.0.1:1"}),
                 "StorageUnavailable",
-                "http://127.0.0.1:1 does not answer: Connection refused",
+                "http://127.0.0.1:1: Connection refused",
             ),
             judged(
                 "no-name",
                 json!({"endpoint": "http://no-such-host.invalid"}),
                 "StorageUnavailable",
-                "http://no-such-host.invalid does not answer: ",
+                "http://no-such-host.invalid: ",
             ),
         ];
         all_judged(&story, &server, &cases).await
