@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use http::Method;
-use http_body_util::BodyExt;
 use object_store::client::{HttpClient, HttpRequest, HttpRequestBody};
 use object_store::path::Path;
 use object_store::signer::{SignedUrlOptions, Signer};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::bucket::request::answer;
 use crate::bucket::words;
 use crate::{ErrorClass, StorageError};
 
@@ -138,18 +138,10 @@ async fn ask(
         .as_str()
         .parse()
         .map_err(|error| passing(format!("the address of the store is none: {error}")))?;
-    let response = client
-        .execute(request)
-        .await
-        .map_err(|error| passing(words::innermost(&error)))?;
-    let (head, body) = response.into_parts();
-    let body = http_body_util::Limited::new(body, MAX_ANSWER)
-        .collect()
-        .await
-        .map_err(|error| passing(format!("the answer broke off: {error}")))?;
-    let text = String::from_utf8_lossy(&body.to_bytes()).into_owned();
-    if head.status.is_success() {
+    let answered = answer(client, request, MAX_ANSWER).await;
+    let (status, text) = answered.map_err(passing)?;
+    if status.is_success() {
         return Ok(text);
     }
-    Err(words::refusal("list", key, head.status, &text))
+    Err(words::refusal("list", key, status, &text))
 }

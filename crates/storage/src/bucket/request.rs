@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use http_body_util::BodyExt;
 use object_store::aws::AwsAuthorizer;
-use object_store::client::{HttpRequest, HttpRequestBody};
+use object_store::client::{HttpClient, HttpRequest, HttpRequestBody};
 use object_store::path::Path;
 use object_store::signer::Signer;
 
@@ -79,14 +79,27 @@ impl Bucket {
         let authorizer = AwsAuthorizer::new(&credential, "s3", &self.region);
         let authorized = authorizer.try_authorize(&mut request, None);
         authorized.map_err(lost)?;
-        let response = self.client.execute(request).await;
-        let response = response.map_err(|error| passing(words::innermost(&error)))?;
-        let (head, body) = response.into_parts();
-        let body = http_body_util::Limited::new(body, MAX_ANSWER)
-            .collect()
-            .await
-            .map_err(|error| passing(format!("the answer broke off: {error}")))?;
-        let text = String::from_utf8_lossy(&body.to_bytes()).into_owned();
-        Ok((head.status, text))
+        let answer = answer(&self.client, request, MAX_ANSWER).await;
+        answer.map_err(passing)
     }
+}
+
+/// Sends a request, and reads up to `most` bytes of what comes back.
+///
+/// # Errors
+/// What went wrong, in words; another try may go well.
+pub(crate) async fn answer(
+    client: &HttpClient,
+    request: HttpRequest,
+    most: usize,
+) -> Result<(StatusCode, String), String> {
+    let response = client.execute(request).await;
+    let response = response.map_err(|error| words::innermost(&error))?;
+    let (head, body) = response.into_parts();
+    let body = http_body_util::Limited::new(body, most)
+        .collect()
+        .await
+        .map_err(|error| format!("the answer broke off: {error}"))?;
+    let text = String::from_utf8_lossy(&body.to_bytes()).into_owned();
+    Ok((head.status, text))
 }
