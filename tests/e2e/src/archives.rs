@@ -64,8 +64,12 @@ impl Archives {
             return Ok(json!({"pvc": {"claimName": NAME}}));
         }
         let server = self.server.get().context("no bucket was made")?;
-        Ok(server.spec(json!({})))
+        Ok(spec_of(server))
     }
+}
+
+fn spec_of(server: &S3) -> Value {
+    server.spec(json!({"caBundle": {"configMapName": s3::CERTIFICATES}}))
 }
 
 impl Story {
@@ -83,10 +87,9 @@ impl Story {
         if self.archives.kind == Kind::Volume {
             return self.volume(NAME).await;
         }
-        let server = S3::start(self).await?;
+        let server = S3::start_with_tls(self).await?;
         s3::secret(self, None).await?;
-        self.make::<BackupStorage>(NAME, server.spec(json!({})))
-            .await?;
+        self.make::<BackupStorage>(NAME, spec_of(&server)).await?;
         let is_ready = |storage: &BackupStorage| {
             let conditions = &storage.status.as_ref()?.conditions;
             let ready = conditions.iter().find(|c| c.type_ == "Ready")?;

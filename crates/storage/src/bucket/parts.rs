@@ -18,6 +18,16 @@ use crate::{ErrorClass, StorageError};
 /// Parts that are on their way at once; with the one that is filled they bound the memory.
 const PARALLEL: usize = 3;
 
+/// The client copies what it is given at once into a buffer of its connection where that encrypts.
+const FRAME_BYTES: usize = 64 << 10;
+
+/// What is sent, in frames that the client takes one after the other.
+pub(crate) fn payload(bytes: &Bytes) -> PutPayload {
+    let starts = (0..bytes.len()).step_by(FRAME_BYTES);
+    let frame = |start: usize| bytes.slice(start..bytes.len().min(start + FRAME_BYTES));
+    starts.map(frame).collect()
+}
+
 /// An upload in parts that has begun, and not ended.
 pub(crate) struct Parts {
     /// Of the object that is written, for what is told.
@@ -96,7 +106,7 @@ impl Parts {
         self.count += 1;
         self.bytes += part.len() as u64;
         let put = async move {
-            let payload = PutPayload::from_bytes(part);
+            let payload = payload(&part);
             store.put_part(&path, &id, index, payload).await
         };
         self.under_way.push_back(bucket.runtime.spawn(put));

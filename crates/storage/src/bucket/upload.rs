@@ -4,12 +4,10 @@ use std::io::{self, Write};
 
 use bytes::Bytes;
 use object_store::path::Path;
-use object_store::{
-    Attribute, Attributes, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
-};
+use object_store::{Attribute, Attributes, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 
 use crate::bucket::listing::PAUSES;
-use crate::bucket::parts::Parts;
+use crate::bucket::parts::{Parts, payload};
 use crate::bucket::words::{fault, plain};
 use crate::bucket::{Bucket, info_of};
 use crate::keys::{piece_of, random};
@@ -190,7 +188,7 @@ impl<'b> BucketUpload<'b> {
     /// Puts the object at once; again while the fault may pass, which the library leaves to us: an
     /// answer that was lost may have been a yes.
     fn publish_small(&mut self) -> Result<(), StorageError> {
-        let payload = PutPayload::from_bytes(Bytes::from(std::mem::take(&mut self.part)));
+        let payload = payload(&Bytes::from(std::mem::take(&mut self.part)));
         let mut pauses = PAUSES.iter();
         loop {
             let options = PutOptions {
