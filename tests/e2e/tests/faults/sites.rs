@@ -38,7 +38,10 @@ pub const SITES: &[Site] = &[
     ),
     site("policy/mod.rs ensure_backup", "create backups "),
     site("storage/discovery.rs ensure", "create backups now"),
-    site("storage/report.rs write", "update backupstorages/status "),
+    site(
+        "storage/report.rs write_as_of",
+        "update backupstorages/status ",
+    ),
     site("finalizers.rs set", "patch backuppolicies "),
     site(
         "policy/retention.rs patch_judged",
