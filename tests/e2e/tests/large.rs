@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tidelock_api::{Backup, Phase, Restore};
 use tidelock_e2e::cluster::run;
-use tidelock_e2e::outcome::{completed, restored};
+use tidelock_e2e::outcome::{completed, pods_of_job, restored};
 use tidelock_e2e::{Story, tell, tell_in_a_bucket};
 
 /// Folders of folders, and folders with one file in each of these.
@@ -61,6 +61,13 @@ fn is_end(phase: Option<Phase>) -> Option<bool> {
     Some(matches!(phase?, Phase::Completed | Phase::Failed))
 }
 
+/// What was killed for its memory, and done by a pod after it, does not fit.
+async fn one_pod(story: &Story, job: &str) -> Result<()> {
+    let pods = pods_of_job(story, job).await?;
+    ensure!(pods.len() == 1, "{job} took {} pods", pods.len());
+    Ok(())
+}
+
 /// A mover with one processor and so much memory.
 fn small(memory: &str) -> Value {
     json!({"resources": {
@@ -79,6 +86,7 @@ async fn there_and_back(story: &Story, mover: &Value) -> Result<(i64, i64)> {
         .wait_longer_for(DEADLINE, "now", "to end", ended)
         .await?;
     completed(&backup)?;
+    one_pod(story, "now-backup").await?;
     let size = backup.status.and_then(|status| status.size);
     let size = size.context("no size")?;
     println!(
@@ -94,6 +102,7 @@ async fn there_and_back(story: &Story, mover: &Value) -> Result<(i64, i64)> {
         .wait_longer_for(DEADLINE, "back", "to end", ended)
         .await?;
     restored(&restore)?;
+    one_pod(story, "back-restore").await?;
     println!(
         "restored in {} s, {}",
         started.elapsed().as_secs(),

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use object_store::aws::AmazonS3;
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
@@ -11,6 +11,7 @@ use object_store::{Attributes, MultipartId, ObjectStoreExt, PutMultipartOptions,
 use tokio::task::JoinHandle;
 
 use crate::bucket::Bucket;
+use crate::bucket::upload::PART_BYTES;
 use crate::bucket::words::{fault, plain};
 use crate::keys::temporary_of;
 use crate::{ErrorClass, StorageError};
@@ -38,7 +39,10 @@ pub(crate) struct Parts {
     /// The note beside the object that names run and upload, for a sweep after a kill.
     note: Path,
     done: Vec<PartId>,
-    under_way: VecDeque<JoinHandle<object_store::Result<PartId>>>,
+    /// What is sent, and what will come of it.
+    under_way: VecDeque<(Bytes, JoinHandle<object_store::Result<PartId>>)>,
+    /// Buffers of parts that were sent.
+    spare: Vec<BytesMut>,
     count: usize,
     bytes: u64,
 }
@@ -70,6 +74,7 @@ impl Parts {
             id,
             done: Vec::new(),
             under_way: VecDeque::new(),
+            spare: Vec::new(),
             count: 0,
             bytes: 0,
         };
@@ -96,21 +101,30 @@ impl Parts {
         &self.path
     }
 
-    /// Sends the next part, once few enough are under way.
-    pub(crate) fn send(&mut self, bucket: &Bucket, part: Bytes) -> Result<(), StorageError> {
+    /// Sends the next part, once few enough are under way; an empty buffer for the one after it.
+    ///
+    /// # Guarantees
+    /// Buffers are used again: an allocator that gives and takes blocks of this size keeps a multiple of
+    /// them.
+    pub(crate) fn send(
+        &mut self,
+        bucket: &Bucket,
+        part: BytesMut,
+    ) -> Result<BytesMut, StorageError> {
         while self.under_way.len() >= PARALLEL {
             self.take(bucket)?;
         }
+        let part = part.freeze();
         let (store, path) = (Arc::clone(&self.store), self.path.clone());
         let (id, index) = (self.id.clone(), self.count);
         self.count += 1;
         self.bytes += part.len() as u64;
-        let put = async move {
-            let payload = payload(&part);
-            store.put_part(&path, &id, index, payload).await
-        };
-        self.under_way.push_back(bucket.runtime.spawn(put));
-        Ok(())
+        let payload = payload(&part);
+        let put = async move { store.put_part(&path, &id, index, payload).await };
+        let put = bucket.runtime.spawn(put);
+        self.under_way.push_back((part, put));
+        let spare = self.spare.pop();
+        Ok(spare.unwrap_or_else(|| BytesMut::with_capacity(PART_BYTES)))
     }
 
     /// Lets the object at `piece` be the next part.
@@ -133,7 +147,7 @@ impl Parts {
 
     /// Waits for the oldest part that is under way.
     fn take(&mut self, bucket: &Bucket) -> Result<(), StorageError> {
-        let Some(part) = self.under_way.pop_front() else {
+        let Some((sent, part)) = self.under_way.pop_front() else {
             return Ok(());
         };
         let part = bucket.wait(part).map_err(|error| {
@@ -142,6 +156,10 @@ impl Parts {
         })?;
         let part = part.map_err(|error| fault("write", &self.key, &error))?;
         self.done.push(part);
+        if let Ok(mut buffer) = sent.try_into_mut() {
+            buffer.clear();
+            self.spare.push(buffer);
+        }
         Ok(())
     }
 
@@ -162,7 +180,7 @@ impl Parts {
 
     /// Ends the upload without an object; what cannot be ended now is found by its note.
     pub(crate) fn abort(mut self, bucket: &Bucket) {
-        for part in self.under_way.drain(..) {
+        for (_, part) in self.under_way.drain(..) {
             part.abort();
             let _ = bucket.wait(part);
         }

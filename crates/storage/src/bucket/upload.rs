@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use object_store::path::Path;
 use object_store::{Attribute, Attributes, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 
@@ -32,7 +32,7 @@ pub(crate) struct BucketUpload<'b> {
     run: String,
     /// Tells the object of this upload from any other under its key.
     mark: String,
-    part: Vec<u8>,
+    part: BytesMut,
     begun: Option<Parts>,
     /// What is to be the next part.
     piece: Option<Parts>,
@@ -47,7 +47,7 @@ impl<'b> BucketUpload<'b> {
             path,
             run: run.to_owned(),
             mark: format!("{run}-{:016x}", random()),
-            part: Vec::new(),
+            part: BytesMut::new(),
             begun: None,
             piece: None,
             bytes: 0,
@@ -73,14 +73,14 @@ impl<'b> BucketUpload<'b> {
             return Err(plain("write", &self.key, ErrorClass::Full, words));
         }
         let bucket = self.bucket;
-        let next = Vec::with_capacity(PART_BYTES);
-        let part = Bytes::from(std::mem::replace(&mut self.part, next));
+        let part = std::mem::take(&mut self.part);
         let direct = self
             .begun
             .as_ref()
             .is_none_or(|begun| begun.count() < bucket.composition.direct && self.piece.is_none());
         if direct {
-            return self.begun()?.send(bucket, part);
+            self.part = self.begun()?.send(bucket, part)?;
+            return Ok(());
         }
         if self.piece.is_none() {
             let name = piece_of(&self.run);
@@ -96,7 +96,7 @@ impl<'b> BucketUpload<'b> {
             self.piece = Some(begun);
         }
         if let Some(piece) = &mut self.piece {
-            piece.send(bucket, part)?;
+            self.part = piece.send(bucket, part)?;
             if piece.count() >= bucket.composition.piece {
                 self.take_piece()?;
             }
@@ -188,7 +188,7 @@ impl<'b> BucketUpload<'b> {
     /// Puts the object at once; again while the fault may pass, which the library leaves to us: an
     /// answer that was lost may have been a yes.
     fn publish_small(&mut self) -> Result<(), StorageError> {
-        let payload = payload(&Bytes::from(std::mem::take(&mut self.part)));
+        let payload = payload(&std::mem::take(&mut self.part).freeze());
         let mut pauses = PAUSES.iter();
         loop {
             let options = PutOptions {
