@@ -77,8 +77,6 @@ pub struct PolicyDecision {
     /// Names of the Backups that retention would delete, and whose storage does not let go of them
     /// yet; oldest first.
     pub locked: Vec<String>,
-    /// When it lets go of the first of them.
-    pub unlocks_at: Option<Timestamp>,
     /// When to look again though nothing happened; none waits for a change.
     pub wake_at: Option<Timestamp>,
 }
@@ -123,7 +121,6 @@ pub fn decide(facts: &PolicyFacts<'_>, now: Timestamp) -> PolicyDecision {
             .collect(),
         remove: removals(facts, now),
         locked: Vec::new(),
-        unlocks_at: None,
         wake_at: None,
     };
     wait_for_locks(&mut decision, facts, now);
@@ -174,8 +171,7 @@ fn wait_for_locks(decision: &mut PolicyDecision, facts: &PolicyFacts<'_>, now: T
         .map(|rule| locked(facts.backups, rule, now))
         .unwrap_or_default();
     let ends = locked.iter().filter_map(|b| lock_ends(b.locked_until));
-    decision.unlocks_at = ends.min();
-    decision.wake_at = decision.unlocks_at;
+    decision.wake_at = ends.min();
     decision.locked = locked.iter().map(|backup| backup.name.clone()).collect();
 }
 

@@ -9,8 +9,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Read};
-use std::ops::Range;
+use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -42,15 +41,7 @@ impl Locking {
 }
 
 impl Storage for Locking {
-    pass_on!(inner: put, get_fresh, head, list, delete, sweep, sweep_dead);
-
-    fn get(
-        &self,
-        key: &str,
-        range: Option<Range<u64>>,
-    ) -> Result<Box<dyn Read + Send>, StorageError> {
-        self.inner.get(key, range)
-    }
+    pass_on!(inner: put, get, get_fresh, head, list, delete, sweep, sweep_dead);
 
     fn lock(&self, key: &str, lock: &Lock) -> Result<(), StorageError> {
         if self.before_refusal.fetch_sub(1, Ordering::SeqCst) == 0 {

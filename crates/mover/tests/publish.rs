@@ -8,8 +8,7 @@
 mod common;
 
 use std::fs;
-use std::io::{self, Read, Write};
-use std::ops::Range;
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use common::storage::Hooked;
 use common::{Place, assert_says, failure_of, list, location, noise};
 use tidelock_mover::run;
 use tidelock_protocol::{BackupReport, FailureReason, Format, Location, Outcome, Task};
-use tidelock_storage::{Directory, ObjectInfo, Storage, StorageError, Upload};
+use tidelock_storage::{Directory, ObjectInfo, Storage, StorageError, Upload, pass_on};
 
 /// Storage that stops working at the n-th effect, as if the process had died: nothing after it
 /// happens, no clean-up either.
@@ -66,29 +65,7 @@ impl Storage for Dying {
         }))
     }
 
-    fn get(
-        &self,
-        key: &str,
-        range: Option<Range<u64>>,
-    ) -> Result<Box<dyn Read + Send>, StorageError> {
-        self.inner.get(key, range)
-    }
-
-    fn get_fresh(&self, key: &str) -> Result<Box<dyn Read + Send>, StorageError> {
-        self.inner.get_fresh(key)
-    }
-
-    fn head(&self, key: &str) -> Result<ObjectInfo, StorageError> {
-        self.inner.head(key)
-    }
-
-    fn list(
-        &self,
-        prefix: &str,
-        visit: &mut dyn FnMut(&str, ObjectInfo) -> Result<(), StorageError>,
-    ) -> Result<(), StorageError> {
-        self.inner.list(prefix, visit)
-    }
+    pass_on!(inner: get, get_fresh, head, list);
 
     fn delete(&self, key: &str) -> Result<bool, StorageError> {
         self.done(|| self.inner.delete(key))

@@ -16,6 +16,15 @@ macro_rules! pass_on {
             self.$inner.put(key, run)
         }
     };
+    (@get $inner:ident) => {
+        fn get(
+            &self,
+            key: &str,
+            range: Option<std::ops::Range<u64>>,
+        ) -> Result<Box<dyn std::io::Read + Send>, $crate::StorageError> {
+            self.$inner.get(key, range)
+        }
+    };
     (@get_fresh $inner:ident) => {
         fn get_fresh(
             &self,

@@ -80,7 +80,6 @@ fn a_suspended_policy_does_nothing_but_trim() {
             misdated: vec![],
             remove: vec!["old".to_owned()],
             locked: vec![],
-            unlocks_at: None,
             wake_at: None,
         }
     );
@@ -100,7 +99,6 @@ fn a_policy_wakes_when_a_lock_ends_suspended_or_not() {
         let decision = decide(&policy, at("05:00:00"));
         assert!(decision.remove.is_empty(), "{suspend}");
         assert_eq!(decision.locked, ["old"]);
-        assert_eq!(decision.unlocks_at, Some(at("05:04:00")));
         assert_eq!(decision.wake_at, Some(at("05:04:00")));
         let later = decide(&policy, at("05:04:00"));
         assert_eq!(later.remove, ["old"]);

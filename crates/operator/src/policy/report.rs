@@ -379,7 +379,6 @@ mod tests {
             misdated: Vec::new(),
             remove: Vec::new(),
             locked: Vec::new(),
-            unlocks_at: None,
             wake_at: None,
         };
         let verdict = verdict(&policy, &decision, &Verification::default());
